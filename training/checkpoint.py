@@ -1,0 +1,54 @@
+"""The full state of a run, written atomically and read back exactly."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from training.errors import TrainingError
+from training.files import replacing
+from training.presets import TrainConfig
+
+FORMAT = "vitrine-checkpoint/1"
+FILE_NAME = "checkpoint.pt"
+
+
+def save(path: Path, state: dict[str, Any], *, config: TrainConfig, data_digest: str) -> None:
+    """Write `state` with what it belongs to; the file appears whole or not at all."""
+    whole = {"format": FORMAT, "config": asdict(config), "data_digest": data_digest, **state}
+    with replacing(path) as beside:
+        torch.save(whole, beside)
+
+
+def load(path: Path, *, config: TrainConfig, data_digest: str) -> dict[str, Any]:
+    """Return the state of a run.
+
+    Raises:
+        TrainingError: If the file is damaged, or belongs to other settings or other data.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
+        raise TrainingError(f"{path} cannot be read as a checkpoint: {error}") from error
+    if state.get("format") != FORMAT:
+        raise TrainingError(f"{path} is not a checkpoint of this version ({FORMAT})")
+    wanted = asdict(config)
+    differing = [key for key in wanted if state["config"].get(key) != wanted[key]]
+    if differing:
+        found = ", ".join(f"{key} was {state['config'].get(key)!r}, is {wanted[key]!r}" for key in differing)
+        raise TrainingError(f"{path} belongs to other settings ({found}); use another --out or the same settings")
+    if state["data_digest"] != data_digest:
+        raise TrainingError(f"{path} was trained on other data ({state['data_digest'][:12]}, now {data_digest[:12]})")
+    return state
+
+
+def save_snapshot(path: Path, generator_ema: nn.Module, details: dict[str, Any]) -> None:
+    """Write the averaged generator's weights as safetensors, with `details` as metadata."""
+    tensors = {name: tensor.contiguous() for name, tensor in generator_ema.state_dict().items()}
+    with replacing(path) as beside:
+        save_file(tensors, beside, {"details": json.dumps(details)})

@@ -1,0 +1,128 @@
+"""`train DATA`: a run to the end of its budget, or until it is interrupted; run again, it goes on."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from training import data as datasets
+from training.files import replacing
+from training.loop import Budget, Run, Trainer
+from training.presets import PRESETS, preset
+from training.progress import StatusLine, duration
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command to the parser."""
+    parser = subparsers.add_parser("train", help="train a generator; the same command again resumes it")
+    parser.add_argument("data", type=Path, help="file made by 'prepare'")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--preset", default="fashion28", choices=sorted(PRESETS))
+    parser.add_argument("--minutes", type=float, help="budget in minutes; all schedules stretch to it (default 30)")
+    parser.add_argument("--kimg", type=float, help="budget in thousands of images instead: exactly repeatable")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, help="images per step (default: the preset's)")
+    parser.add_argument("--threads", type=int, help="CPU threads, a shard of the batch each (default: all cores)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--snapshot-minutes", type=float, help="between snapshots (default: a twelfth of the budget)")
+    parser.add_argument("--checkpoint-minutes", type=float, default=5.0, help="the most that a crash can lose")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, and leave a folder from which the run can be resumed, evaluated and exported."""
+    if options.minutes is None and options.kimg is None:
+        options.minutes = 30.0
+    budget = Budget(options.minutes, options.kimg)
+    data = datasets.load(options.data)
+    config = preset(options.preset, seed=options.seed, batch_size=options.batch_size)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    threads = 1 if device == "cuda" else options.threads or _usable_threads(config.batch_size)
+    trainer = Trainer(config, data, threads=threads, device=device)
+
+    console = Console()
+    status = StatusLine(console)
+    snapshot_minutes = options.snapshot_minutes or min(max((options.minutes or 60) / 12, 0.5), 10)
+    session = Run(
+        trainer,
+        options.out,
+        budget,
+        snapshot_s=snapshot_minutes * 60,
+        checkpoint_s=options.checkpoint_minutes * 60,
+        status=status.show,
+    )
+    resumed = session.resume()
+    _write_run_file(options, trainer, threads)
+    _stop_on_signals(session)
+    console.print(
+        f"{'resuming' if resumed else 'training'} {config.preset} on {data.name}: {len(data.train)} pictures, "
+        f"{data.num_classes} classes; {device}, {threads} threads, {'bfloat16' if trainer.amp else 'float32'}; "
+        f"run folder {options.out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    try:
+        session.train()
+    finally:
+        status.close()
+        trainer.pool.close()
+    verb = "stopped" if session.stop_requested else "finished"
+    console.print(
+        f"{verb} after {duration(trainer.elapsed_s)} and {trainer.nimg} images; next: "
+        f"python -m training evaluate {options.out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _usable_threads(batch_size: int) -> int:
+    threads = min(len(os.sched_getaffinity(0)), batch_size)
+    while batch_size % threads:
+        threads -= 1
+    return threads
+
+
+def _stop_on_signals(session: Run) -> None:
+    def stop(signum: int, frame: FrameType | None) -> None:
+        session.stop_requested = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def _write_run_file(options: argparse.Namespace, trainer: Trainer, threads: int) -> None:
+    facts = {
+        "config": asdict(trainer.config),
+        "budget": {"minutes": options.minutes, "kimg": options.kimg},
+        "data": {
+            "file": str(options.data.resolve()),
+            "name": trainer.data.name,
+            "digest": trainer.data.digest,
+        },
+        "environment": {
+            "torch": torch.__version__,
+            "device": str(trainer.device),
+            "threads": threads,
+            "bfloat16": trainer.amp,
+            "git_revision": _git_revision(),
+        },
+    }
+    with replacing(options.out / "run.json") as beside:
+        beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _git_revision() -> str:
+    """Return the commit of this code, with "-dirty" after it if files differ; "unknown" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

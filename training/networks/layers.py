@@ -1,0 +1,90 @@
+"""Layers shared by the network families: initialised convolutions, pixel norm, resampling."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LRELU_SLOPE = 0.2
+# Gain that keeps the variance through a leaky ReLU of slope 0.2: 2 / (1 + 0.2^2) (He et al. 2015, arXiv:1502.01852).
+HE_GAIN = math.sqrt(2 / (1 + LRELU_SLOPE**2))
+
+
+def lrelu(x: Tensor) -> Tensor:
+    """Apply a leaky ReLU of slope 0.2 to `x`, float, any shape."""
+    return F.leaky_relu(x, 0.2)
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Scale every row of `x`, float (N, D), to a mean square of one.
+
+    Karras et al. 2017, "Progressive Growing of GANs", arXiv:1710.10196, section 4.2.
+    """
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+def conv(in_channels: int, out_channels: int, kernel_size: int, gain: float) -> nn.Conv2d:
+    """Return a size-keeping convolution without bias, weights N(0, gain^2 / fan_in)."""
+    layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(in_channels * kernel_size**2))
+    return layer
+
+
+def linear(in_features: int, out_features: int, gain: float, bias: float = 0.0) -> nn.Linear:
+    """Return a linear layer, weights N(0, gain^2 / in_features), constant bias."""
+    layer = nn.Linear(in_features, out_features)
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(in_features))
+    nn.init.constant_(layer.bias, bias)
+    return layer
+
+
+def blur(x: Tensor) -> Tensor:
+    """Convolve `x`, float (N, C, H, W), with [1 2 1] x [1 2 1] / 16, zeros beyond the border.
+
+    Two 2x2 means give that kernel; on a CPU they cost a fraction of a depthwise convolution.
+    """
+    return F.avg_pool2d(F.avg_pool2d(x, 2, 1, 1), 2, 1)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv3_0(lrelu(conv3(x) + b)); the last convolution starts at zero (Zhang et al. 2019, arXiv:1901.09321).
+
+    Args:
+        channels: Width of the block.
+        num_blocks: Residual blocks in the whole network; the first gain falls with its fourth root.
+    """
+
+    def __init__(self, channels: int, num_blocks: int) -> None:
+        super().__init__()
+        self.conv_in = conv(channels, channels, 3, HE_GAIN * num_blocks**-0.25)
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.conv_out = conv(channels, channels, 3, 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output for `x`, float (N, C, H, W), of the same shape."""
+        out: Tensor = x + self.conv_out(lrelu(self.conv_in(x) + self.bias))
+        return out
+
+
+class StyledBlock(nn.Module):
+    """The residual block with its inner activations scaled per channel by an affine function of w.
+
+    Args:
+        channels: Width of the block.
+        w_dim: Size of the style vector.
+        num_blocks: Residual blocks in the whole network.
+    """
+
+    def __init__(self, channels: int, w_dim: int, num_blocks: int) -> None:
+        super().__init__()
+        self.conv_in = conv(channels, channels, 3, HE_GAIN * num_blocks**-0.25)
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.style = linear(w_dim, channels, 0.5, bias=1.0)
+        self.conv_out = conv(channels, channels, 3, 0.0)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Return the block's output for `x`, float (N, C, H, W), and its styles `w`, float (N, w_dim)."""
+        style = self.style(w)[:, :, None, None]
+        out: Tensor = x + self.conv_out(style * lrelu(self.conv_in(x) + self.bias))
+        return out

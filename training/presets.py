@@ -1,0 +1,58 @@
+"""Every hyper-parameter of a run, and the named sets of them."""
+
+from dataclasses import dataclass, replace
+
+from training.errors import TrainingError
+from training.networks.style_residual import StyleResidualConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """What defines a run apart from its data and its budget. Pairs are (start, end) of a half cosine over the run."""
+
+    preset: str
+    base_size: int
+    widths: tuple[int, ...]
+    blocks_per_stage: int = 1
+    z_dim: int = 64
+    w_dim: int = 128
+    batch_size: int = 64
+    learning_rate: tuple[float, float] = (1e-3, 1e-4)
+    gamma: tuple[float, float] = (8.0, 0.8)
+    beta1: float = 0.0
+    beta2: tuple[float, float] = (0.9, 0.99)
+    ema_halflife_kimg: float = 20.0
+    seed: int = 0
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the pictures that the preset makes, in pixels."""
+        return int(self.base_size * 2 ** len(self.widths))
+
+    def network(self, *, channels: int, num_classes: int) -> StyleResidualConfig:
+        """Return the shape of the networks for a data set."""
+        return StyleResidualConfig(
+            channels, num_classes, self.base_size, self.widths, self.blocks_per_stage, self.z_dim, self.w_dim
+        )
+
+
+PRESETS = {
+    config.preset: config
+    for config in (
+        # Measured on Fashion-MNIST: FCD 0.40 after 570k images; a learning rate of 2e-3 dies within 400 steps.
+        TrainConfig("fashion28", base_size=7, widths=(96, 64)),
+    )
+}
+
+
+def preset(name: str, *, seed: int = 0, batch_size: int | None = None) -> TrainConfig:
+    """Return a named preset, with what the user changed.
+
+    Raises:
+        TrainingError: If there is no such preset, or the batch size is not positive.
+    """
+    if name not in PRESETS:
+        raise TrainingError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    if batch_size is not None and batch_size < 1:
+        raise TrainingError(f"batch size {batch_size} is not positive")
+    return replace(PRESETS[name], seed=seed, batch_size=batch_size or PRESETS[name].batch_size)
