@@ -35,10 +35,13 @@ class ShardPool:
 
 
 def set_mean_gradients(parameters: Sequence[nn.Parameter], shards: Sequence[Sequence[Tensor | None]]) -> None:
-    """Set each parameter's gradient to the mean over equally large shards, summed in shard order."""
+    """Set each parameter's gradient to the mean over equally large shards, summed in shard order.
+
+    The gradient gets the strides of its parameter: fused Adam walks both by address, and with a channels-last weight
+    and a plain gradient it would update the wrong elements without a word.
+    """
     for index, parameter in enumerate(parameters):
-        gradients = [shard[index] for shard in shards]
-        if any(gradient is None for gradient in gradients):
-            parameter.grad = None
-            continue
-        parameter.grad = torch.stack([gradient for gradient in gradients if gradient is not None]).mean(dim=0)
+        gradients = [gradient for shard in shards if (gradient := shard[index]) is not None]
+        parameter.grad = torch.empty_like(parameter) if gradients else None
+        if parameter.grad is not None:
+            torch.mean(torch.stack(gradients), dim=0, out=parameter.grad)
