@@ -43,7 +43,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class PictureSet:
-    """A data set in memory. `labels` is empty where there are no classes; `digest` is the SHA-256 of all its content."""
+    """A data set in memory. `labels` is empty where there are no classes; `digest` is the SHA-256 of the content."""
 
     name: str
     train: Split
@@ -122,14 +122,17 @@ def load(path: Path) -> PictureSet:
         TrainingError: If the file is missing or was not written by `prepare`.
     """
     if not path.is_file():
-        raise TrainingError(f"data {str(path)!r} is not a file; make one with: python -m training prepare SOURCE {path}")
+        raise TrainingError(
+            f"data {str(path)!r} is not a file; make one with: python -m training prepare SOURCE {path}"
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise TrainingError(f"{path} was not written by 'python -m training prepare' (format {FORMAT})")
             train, holdout = (
-                Split(file.get_tensor(f"{key}.images"), file.get_tensor(f"{key}.labels")) for key in ("train", "holdout")
+                Split(file.get_tensor(f"{key}.images"), file.get_tensor(f"{key}.labels"))
+                for key in ("train", "holdout")
             )
     except SafetensorError as error:
         raise TrainingError(f"{path} is damaged or not a packed data set: {error}") from error

@@ -5,9 +5,11 @@ Each returns raw splits; `training.data` packs them.
 
 import gzip
 import hashlib
+import math
 import struct
 import warnings
-from collections.abc import Iterator
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from PIL import Image, ImageOps
 from training.errors import TrainingError
 
 Pixels = npt.NDArray[np.uint8]
+LabelledFile = tuple[Path, str]  # an image file, and the name of its class
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+GREY_MODES = {"1", "L", "LA", "I;16", "I;16B"}
 HOLDOUT_SHARE = 0.1
 
 
@@ -50,6 +54,9 @@ def read_source(source: Path, *, size: int | None, channels: int | None) -> RawD
             image files 64x64.
         channels: 1 (grey) or 3 (RGB); `None`: as the source has it.
 
+    Returns:
+        Both splits; files that could not be used are named in `skipped`.
+
     Raises:
         TrainingError: If the source does not exist, is of no known kind or holds no readable picture.
     """
@@ -63,7 +70,7 @@ def read_source(source: Path, *, size: int | None, channels: int | None) -> RawD
 
 
 def _find_idx(folder: Path, stem: str) -> Path | None:
-    matches = sorted(path for path in folder.iterdir() if path.name.startswith(stem))
+    matches = sorted(path for path in folder.iterdir() if path.name.startswith(stem) and path.is_file())
     return matches[0] if matches else None
 
 
@@ -72,12 +79,21 @@ def _read_idx_folder(folder: Path) -> RawData:
     for prefix in ("train", "t10k"):
         images, labels = _find_idx(folder, f"{prefix}-images"), _find_idx(folder, f"{prefix}-labels")
         if images is None or labels is None:
-            raise TrainingError(f"{folder} lacks {prefix}-images or {prefix}-labels; IDX sets have both, for train and t10k")
+            raise TrainingError(
+                f"{folder} lacks {prefix}-images or {prefix}-labels; IDX sets have both, for train and t10k"
+            )
         pixels = read_idx(images)
         targets = read_idx(labels)
         if pixels.ndim != 3 or targets.ndim != 1 or len(pixels) != len(targets):
-            raise TrainingError(f"{images.name} has shape {pixels.shape}, {labels.name} {targets.shape}: they do not match")
+            raise TrainingError(
+                f"{images.name} has shape {pixels.shape}, {labels.name} {targets.shape}: they do not match"
+            )
+        if not pixels.size:
+            raise TrainingError(f"{images.name} has shape {pixels.shape}: it holds no pictures")
         splits.append(RawSplit(pixels[..., None], targets.astype(np.int64)))
+    sizes = [split.images.shape[1:3] for split in splits]
+    if sizes[0] != sizes[1]:
+        raise TrainingError(f"{folder} holds pictures of two sizes: train {sizes[0]}, t10k {sizes[1]}")
     num_classes = int(max(split.labels.max() for split in splits)) + 1
     return RawData(splits[0], splits[1], [str(index) for index in range(num_classes)])
 
@@ -85,106 +101,140 @@ def _read_idx_folder(folder: Path) -> RawData:
 def read_idx(path: Path) -> Pixels:
     """Return the array of an IDX file, gzipped or not; uint8 only.
 
+    Args:
+        path: The file.
+
+    Returns:
+        uint8, of the shape in the file's header.
+
     Raises:
         TrainingError: If the file is not IDX of unsigned bytes, or is shorter than its header says.
     """
     raw = path.read_bytes()
     try:
         data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise TrainingError(f"{path} is a damaged gzip file: {error}") from error
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
-        raise TrainingError(f"{path} is not an IDX file of unsigned bytes: it starts with {data[:4].hex()!r}, not 000008..")
+        raise TrainingError(
+            f"{path} is not an IDX file of unsigned bytes: it starts with {data[:4].hex()!r}, not 000008.."
+        )
     ndim = data[3]
     shape = struct.unpack_from(f">{ndim}I", data, 4) if len(data) >= 4 + 4 * ndim else ()
     body = data[4 + 4 * ndim :]
-    if not shape or len(body) != int(np.prod(shape)):
+    if not shape or len(body) != math.prod(shape):
         raise TrainingError(f"{path} says shape {shape} but holds {len(body)} bytes: it is cut short or damaged")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 def _read_image_folder(folder: Path, size: int, channels: int | None) -> RawData:
-    roots = [folder / "train", folder / "test"]
-    split_given = all(root.is_dir() for root in roots)
-    files = [sorted(_image_files(root)) for root in (roots if split_given else [folder])]
-    if not files[0]:
-        raise TrainingError(f"{folder} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))}) and no IDX files")
-    root = roots[0] if split_given else folder
-    names = sorted({_class_of(path, root) for path in files[0]})
     skipped: list[str] = []
-    mode = {1: "L", 3: "RGB"}.get(channels or 0) or _common_mode(files[0])
-
-    def load(paths: list[Path], base: Path) -> RawSplit:
-        images, labels = [], []
-        for path in paths:
-            name = _class_of(path, base)
-            if name not in names:
-                skipped.append(f"{path}: class {name!r} is not among the training classes")
-                continue
-            try:
-                images.append(read_image(path, size, mode))
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                skipped.append(f"{path}: {error}")
-                continue
-            labels.append(names.index(name))
-        stacked = np.stack(images) if images else np.zeros((0, size, size, len(mode)), np.uint8)
-        return RawSplit(stacked, np.array(labels, np.int64))
-
-    if split_given:
-        train, holdout = load(files[0], roots[0]), load(files[1], roots[1])
+    roots = folder / "train", folder / "test"
+    if all(root.is_dir() for root in roots):
+        train_files, holdout_files = (_labelled_files(root, skipped) for root in roots)
     else:
-        held = [path for path in files[0] if _is_holdout(path)]
-        train = load([path for path in files[0] if not _is_holdout(path)], folder)
-        holdout = load(held, folder)
-    if not len(train.images):
-        raise TrainingError(f"none of the {len(files[0])} image files in {folder} could be read; the first: {skipped[0]}")
-    return RawData(train, holdout, names if len(names) > 1 else [], skipped)
+        train_files, holdout_files = _hold_out(_labelled_files(folder, skipped))
+    if not train_files + holdout_files:
+        raise TrainingError(f"{folder} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))}) and no IDX files")
+
+    mode = {1: "L", 3: "RGB"}.get(channels or 0) or _common_mode(train_files)
+    images, names = _read_files(train_files, size, mode, skipped)
+    if not images:
+        first = f"; the first skipped: {skipped[0]}" if skipped else ""
+        raise TrainingError(f"{folder}: of {len(train_files + holdout_files)} image files none is left to train on{first}")
+    classes = sorted(set(names))
+    for path, name in holdout_files:
+        if name not in classes:
+            skipped.append(f"{path}: class {name!r} is not among the training classes")
+    holdout_images, holdout_names = _read_files(
+        [(path, name) for path, name in holdout_files if name in classes], size, mode, skipped
+    )
+    empty = np.zeros((0, size, size, len(mode)), np.uint8)
+    return RawData(
+        RawSplit(np.stack(images), np.array([classes.index(name) for name in names], np.int64)),
+        RawSplit(
+            np.stack(holdout_images) if holdout_images else empty,
+            np.array([classes.index(name) for name in holdout_names], np.int64),
+        ),
+        classes if len(classes) > 1 else [],
+        skipped,
+    )
 
 
-def _image_files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+def _labelled_files(root: Path, skipped: list[str]) -> list[LabelledFile]:
+    """Return the image files under `root`, sorted; hidden ones, and those beside class folders, are left out."""
+    files = []
+    for path in sorted(root.rglob("*")):
+        parts = path.relative_to(root).parts
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not any(part[0] == "." for part in parts):
+            files.append((path, parts[0] if len(parts) > 1 else ""))
+    if not any(name for _, name in files):
+        return files
+    skipped += [f"{path}: lies beside the class folders" for path, name in files if not name]
+    return [(path, name) for path, name in files if name]
 
 
-def _class_of(path: Path, root: Path) -> str:
-    parts = path.relative_to(root).parts
-    return parts[0] if len(parts) > 1 else ""
+def _hold_out(files: list[LabelledFile]) -> tuple[list[LabelledFile], list[LabelledFile]]:
+    """Return training and hold-out files: a tenth is held out, fixed by the hash of each file's content."""
+    splits: tuple[list[LabelledFile], list[LabelledFile]] = ([], [])
+    for file in files:
+        digest = hashlib.sha256(file[0].read_bytes()).digest()
+        splits[int.from_bytes(digest[:8], "big") < HOLDOUT_SHARE * 2**64].append(file)
+    return splits
 
 
-def _is_holdout(path: Path) -> bool:
-    """Tell whether a file belongs to the hold-out split: a tenth, fixed by the hash of its content."""
-    digest = hashlib.sha256(path.read_bytes()).digest()
-    return int.from_bytes(digest[:8], "big") < HOLDOUT_SHARE * 2**64
+def _read_files(
+    files: list[LabelledFile], size: int, mode: str, skipped: list[str]
+) -> tuple[list[Pixels], list[str]]:
+    """Return pictures and the names of their classes; files that cannot be read are added to `skipped`."""
+    images, names = [], []
+    for path, name in files:
+        try:
+            images.append(read_image(path, size, mode))
+        except Exception as error:  # on a damaged file a codec raises anything, SyntaxError and RuntimeError among it
+            skipped.append(f"{path}: {error}")
+        else:
+            names.append(name)
+    return images, names
 
 
-def _common_mode(paths: list[Path]) -> str:
+def _common_mode(files: list[LabelledFile]) -> str:
     """Return "L" if the first readable pictures are all grey, else "RGB"."""
     modes = set()
-    for path in paths[:32]:
-        try:
-            with Image.open(path) as image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path, _ in files[:32]:
+            with suppress(Exception), Image.open(path) as image:
                 modes.add(image.mode)
-        except OSError:
-            continue
-    return "L" if modes and modes <= {"1", "L", "LA", "I;16"} else "RGB"
+    return "L" if modes and modes <= GREY_MODES else "RGB"
 
 
 def read_image(path: Path, size: int, mode: str) -> Pixels:
-    """Return a picture, uint8 (size, size, C), upright, cropped to its central square and resized (Lanczos).
+    """Return a picture, upright, cropped to its central square and resized (Lanczos).
 
-    Transparent pictures are laid on white.
+    Transparent pictures are laid on white; 16-bit greys are scaled to 8 bits.
+
+    Args:
+        path: The file.
+        size: Height and width of the result.
+        mode: "L" or "RGB".
+
+    Returns:
+        uint8 (size, size, C).
 
     Raises:
-        OSError: If the file is not a readable picture.
+        ValueError: If the pixels have no known range: 32-bit integers or floats.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")  # about damaged metadata and the like; the picture is read or it is not
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
-            if image.has_transparency_data:
+            if image.mode in {"I", "F"}:
+                raise ValueError(f"pixels of mode {image.mode!r} have no known range")
+            if image.mode.startswith("I;16"):
+                image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+            elif image.has_transparency_data:
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image.convert("RGBA"))
-            elif image.mode.startswith("I;16"):
-                image = image.point(lambda value: value / 257).convert("L")
-            image = ImageOps.fit(image.convert(mode), (size, size), Image.Resampling.LANCZOS)
-            pixels = np.asarray(image)
+            pixels = np.asarray(ImageOps.fit(image.convert(mode), (size, size), Image.Resampling.LANCZOS))
     return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -5,10 +5,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from training.cli import prepare, train
+from training.cli import evaluate, export, prepare, sample, train
 from training.errors import TrainingError
 
-COMMANDS = (prepare, train)
+COMMANDS = (prepare, train, evaluate, export, sample)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -50,7 +50,9 @@ def _read_labels(path: Path) -> list[Label]:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return [Label(e) if isinstance(e, str) else Label(str(e["name"]), tuple(e.get("aliases", ()))) for e in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"--labels {path}: {error!r}; expected a JSON list of names or {{name, aliases}}") from error
+        raise TrainingError(
+            f"--labels {path}: {error!r}; expected a JSON list of names or {{name, aliases}}"
+        ) from error
 
 
 def _licence_in(source: Path) -> str:

@@ -89,21 +89,20 @@ class Evaluation:
 
 
 class Evaluator:
-    """Measures samples against one data set; of the real pictures it keeps features only, about 10 MB."""
+    """Measures samples against one data set; of the real pictures it keeps features only, about 10 MB.
+
+    Args:
+        net: Trained feature network of this data.
+        train: Pictures and labels that the generator learns from; the reference of all measures.
+        holdout: Pictures and labels that neither the generator nor `net` has seen; they give the floors.
+        num_prdc: Rows on each side of precision, recall, density and coverage; fewer where there are fewer.
+
+    Raises:
+        ValueError: If pictures or labels are of the wrong type, shape or range, the two splits differ in the size of
+            their pictures, or there are no more than `K` rows for the neighbours.
+    """
 
     def __init__(self, net: FeatureNet, train: Split, holdout: Split, *, num_prdc: int = 5000) -> None:
-        """Take the features of the real pictures.
-
-        Args:
-            net: Trained feature network of this data.
-            train: Pictures and labels that the generator learns from; the reference of all measures.
-            holdout: Pictures and labels that neither the generator nor `net` has seen; they give the floors.
-            num_prdc: Rows on each side of precision, recall, density and coverage; fewer where there are fewer.
-
-        Raises:
-            ValueError: If pictures or labels are of the wrong type, shape or range, the two splits differ in the size
-                of their pictures, or there are no more than `K` rows for the neighbours.
-        """
         check_split(train, net.num_classes)
         check_split(holdout, net.num_classes)
         if train[0].shape[1:] != holdout[0].shape[1:]:

@@ -31,6 +31,32 @@ def conv(in_channels: int, out_channels: int, kernel_size: int, gain: float) -> 
     return layer
 
 
+class UpConv(nn.Conv2d):
+    """A 1x1 convolution to another width, then bilinear doubling; between two stages of a generator."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=False)
+        nn.init.normal_(self.weight, std=1 / math.sqrt(in_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return float (N, C', 2H, 2W) for `x`, float (N, C, H, W)."""
+        widened: Tensor = self._conv_forward(x, self.weight, self.bias)
+        return F.interpolate(widened, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class DownConv(nn.Conv2d):
+    """Halving by the mean, then a 1x1 convolution to another width; between two stages of a discriminator."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=False)
+        nn.init.normal_(self.weight, std=1 / math.sqrt(in_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return float (N, C', H/2, W/2) for `x`, float (N, C, H, W)."""
+        halved: Tensor = self._conv_forward(F.avg_pool2d(x, 2), self.weight, self.bias)
+        return halved
+
+
 def linear(in_features: int, out_features: int, gain: float, bias: float = 0.0) -> nn.Linear:
     """Return a linear layer, weights N(0, gain^2 / in_features), constant bias."""
     layer = nn.Linear(in_features, out_features)

@@ -5,12 +5,24 @@ The generator is mapping (z, label -> w) and synthesis (w -> image). Widths and 
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise, starmap
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.layers import HE_GAIN, ResidualBlock, StyledBlock, blur, conv, linear, lrelu, pixel_norm
+from training.networks.layers import (
+    HE_GAIN,
+    DownConv,
+    ResidualBlock,
+    StyledBlock,
+    UpConv,
+    blur,
+    conv,
+    linear,
+    lrelu,
+    pixel_norm,
+)
 
 HEAD_CHANNELS = 16  # after the pixel shuffle; channel counts stay multiples of 16, others ran at a quarter of the speed
 
@@ -19,7 +31,7 @@ HEAD_CHANNELS = 16  # after the pixel shuffle; channel counts stay multiples of 
 class StyleResidualConfig:
     """Shape of both networks of the family.
 
-    `widths[i]` channels at resolution `base_size * 2**i`; the head doubles the last of them to `base_size * 2**len(widths)`.
+    `widths[i]` channels at resolution `base_size * 2**i`; the head doubles the last to `base_size * 2**len(widths)`.
     """
 
     channels: int
@@ -33,7 +45,7 @@ class StyleResidualConfig:
     @property
     def resolution(self) -> int:
         """Height and width of the pictures, in pixels."""
-        return self.base_size * 2 ** len(self.widths)
+        return int(self.base_size * 2 ** len(self.widths))
 
     @property
     def num_blocks(self) -> int:
@@ -62,14 +74,10 @@ class Generator(nn.Module):
 
         self.base = linear(config.w_dim, config.widths[0] * config.base_size**2, 1.0)
         self.stages = nn.ModuleList(
-            nn.ModuleList(
-                StyledBlock(width, config.w_dim, config.num_blocks) for _ in range(config.blocks_per_stage)
-            )
+            nn.ModuleList(StyledBlock(width, config.w_dim, config.num_blocks) for _ in range(config.blocks_per_stage))
             for width in config.widths
         )
-        self.transitions = nn.ModuleList(
-            conv(width, following, 1, 1.0) for width, following in zip(config.widths, config.widths[1:], strict=False)
-        )
+        self.transitions = nn.ModuleList([*starmap(UpConv, pairwise(config.widths)), nn.Identity()])
         self.head = conv(config.widths[-1], HEAD_CHANNELS * 4, 3, 1.0)
         self.to_image = conv(HEAD_CHANNELS, config.channels, 3, 0.5)
 
@@ -96,13 +104,11 @@ class Generator(nn.Module):
         # Channels last from the start: the linear layer's rows are pixels, not planes.
         x = self.base(w[:, 0]).reshape(w.shape[0], size, size, -1).permute(0, 3, 1, 2)
         layer = 1
-        for index, stage in enumerate(self.stages):
-            if index > 0:
-                x = self.transitions[index - 1](x)
-                x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+        for stage, transition in zip(self.stages, self.transitions):  # noqa: B905 (TorchScript has no strict)
             for block in stage:  # type: ignore[attr-defined]
                 x = block(x, w[:, layer])
                 layer += 1
+            x = transition(x)
         x = lrelu(blur(F.pixel_shuffle(self.head(x), 2)))
         return torch.tanh(self.to_image(x).float())
 
@@ -122,9 +128,7 @@ class Discriminator(nn.Module):
             nn.Sequential(*(ResidualBlock(width, config.num_blocks) for _ in range(config.blocks_per_stage)))
             for width in widths
         )
-        self.transitions = nn.ModuleList(
-            conv(width, following, 1, 1.0) for width, following in zip(widths, widths[1:], strict=False)
-        )
+        self.transitions = nn.ModuleList([*starmap(DownConv, pairwise(widths)), nn.Identity()])
         # A depthwise valid convolution to 1x1, written as a weighted sum (several times faster on a CPU).
         self.pool_weight = nn.Parameter(
             torch.randn(1, widths[-1], config.base_size, config.base_size) / config.base_size
@@ -138,10 +142,8 @@ class Discriminator(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Return features, float32 (N, D), of images, float (N, C, H, W) in [-1, 1]."""
         x = self.stem(F.pixel_unshuffle(images, 2))
-        for index, stage in enumerate(self.stages):
-            if index > 0:
-                x = self.transitions[index - 1](F.avg_pool2d(x, 2))
-            x = stage(x)
+        for stage, transition in zip(self.stages, self.transitions):  # noqa: B905 (TorchScript has no strict)
+            x = transition(stage(x))
         pooled: Tensor = (x.float() * self.pool_weight).sum(dim=(2, 3)) + self.pool_bias
         return lrelu(pooled)
 

@@ -1,0 +1,1 @@
+"""What knows HTTP: a file per face."""

@@ -1,0 +1,102 @@
+"""Pictures to HTTP answers: headers, JSON entries, provenance."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import Response
+
+from service import negotiation
+from service.batcher import BatchTiming
+from service.pipeline import Order, ServedModel
+
+TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+EXPOSED_HEADERS = (
+    "ETag",
+    "Content-Location",
+    "X-Request-ID",
+    "X-Seed",
+    "X-Model",
+    "X-Model-Digest",
+    "Server-Timing",
+    "Retry-After",
+)
+
+
+def model_headers(model: ServedModel) -> dict[str, str]:
+    """Return the headers that every picture of a model carries."""
+    return {
+        "X-Model": model.manifest.id,
+        "X-Model-Digest": f"sha256:{model.bundle.digest}",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+def server_timing(timing: BatchTiming, encode_s: float) -> str:
+    """Return the `Server-Timing` header, in milliseconds."""
+    return (
+        f"queue;dur={timing.queue_s * 1000:.2f}, forward;dur={timing.run_s * 1000:.2f}, "
+        f"encode;dur={encode_s * 1000:.2f}"
+    )
+
+
+def timing_ms(timing: BatchTiming, encode_s: float) -> dict[str, float]:
+    """Return the same for a JSON answer."""
+    spans = {"queue": timing.queue_s, "forward": timing.run_s, "encode": encode_s}
+    return {name: round(seconds * 1000, 2) for name, seconds in spans.items()}
+
+
+def label_entry(model: ServedModel, label: int) -> dict[str, Any] | None:
+    """Return a label as JSON; `None` for an unconditional model."""
+    labels = model.manifest.labels
+    return {"index": label, "name": labels[label].name} if labels else None
+
+
+def model_facts(model: ServedModel, truncation_psi: float) -> dict[str, str]:
+    """Return what is embedded in all that a model draws: where it comes from, and that it is synthetic (IPTC)."""
+    return {
+        "Software": "Vitrine",
+        "Model": model.manifest.id,
+        "Model digest": f"sha256:{model.bundle.digest}",
+        "Truncation psi": f"{truncation_psi:g}",
+        "Digital source type": TRAINED_ALGORITHMIC_MEDIA,
+    }
+
+
+def seeds_fact(seeds: Sequence[int | None]) -> dict[str, str]:
+    """Return the seeds behind several pictures, for embedding; nothing where there are none."""
+    known = [str(seed) for seed in seeds if seed is not None]
+    return {"Seeds": ", ".join(known)} if known else {}
+
+
+def provenance(model: ServedModel, order: Order) -> dict[str, str]:
+    """Return what is embedded in one picture."""
+    facts = model_facts(model, order.sample.truncation_psi)
+    if order.seed is not None:
+        facts["Seed"] = str(order.seed)
+    if model.manifest.labels:
+        facts["Label"] = model.manifest.labels[order.label].name
+    return facts
+
+
+def not_modified(headers: Mapping[str, str]) -> Response:
+    """Return a 304 with the headers that a 200 would have had (RFC 9110, section 15.4.5)."""
+    kept = ("ETag", "Cache-Control", "Content-Location", "Vary")
+    return Response(status_code=304, headers={name: headers[name] for name in kept if name in headers})
+
+
+def link_parameters(model: ServedModel, order: Order, look: Mapping[str, object]) -> dict[str, object]:
+    """Return a permanent link's parameters: the label always, the rest where it differs from the default."""
+    parameters: dict[str, object] = {}
+    if model.manifest.labels:
+        parameters["label"] = model.manifest.labels[order.label].name
+    if order.sample.truncation_psi != model.manifest.defaults.truncation_psi:
+        parameters["truncation_psi"] = f"{order.sample.truncation_psi:g}"
+    return parameters | {name: value for name, value in look.items() if value is not None}
+
+
+def picture_url(model: ServedModel, order: Order, form: str, look: Mapping[str, object]) -> str | None:
+    """Return the permanent link to one picture; `None` for one drawn from a latent, which has no seed."""
+    if order.seed is None:
+        return None
+    return negotiation.permalink(model.manifest.id, order.seed, form, link_parameters(model, order, look))

@@ -1,0 +1,295 @@
+"""`/generate` and the permanent link: pictures by seed."""
+
+import base64
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from service import negotiation
+from service.api import answers
+from service.api.connection import while_connected
+from service.api.inputs import consecutive, first_seed, parse_body, parse_query, timeout_s
+from service.api.looks import look
+from service.encoder import ENCODER_VERSION, StillFormat
+from service.errors import InvalidParameters, NotFound
+from service.negotiation import MEDIA_TYPES, Representation
+from service.pipeline import Look, Order, ServedModel
+from service.sampler import seed_from
+from service.schemas import GenerateBody, GenerateQuery, PermalinkQuery, openapi_body, openapi_parameters
+from service.services import Services, services_of
+
+router = APIRouter(tags=["pictures"])
+FORMATS: tuple[StillFormat, ...] = ("png", "jpeg", "webp", "avif")
+_IMAGES: dict[int | str, dict[str, Any]] = {
+    "200": {"description": "The picture", "content": {f"image/{form}": {} for form in FORMATS}}
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request for pictures, resolved against its model."""
+
+    model: ServedModel
+    orders: list[Order]
+    look: Look
+    representation: Representation
+    as_sheet: bool
+    columns: int | None
+    metadata: bool
+    link_look: dict[str, object]
+
+    @property
+    def form(self) -> StillFormat:
+        """The pictures' format."""
+        form: StillFormat = self.representation.format  # type: ignore[assignment]
+        return form
+
+    @property
+    def sheet_columns(self) -> int:
+        """Columns of the sheet; 0 for a single picture."""
+        return (self.columns or math.ceil(math.sqrt(len(self.orders)))) if self.as_sheet else 0
+
+
+@router.get(
+    "/generate",
+    responses=_IMAGES,
+    response_class=Response,
+    openapi_extra={"parameters": openapi_parameters(GenerateQuery)},
+)
+async def get_generate(request: Request) -> Response:
+    """Draw one picture, or a contact sheet, for an `<img src>`."""
+    query = parse_query(request, GenerateQuery)
+    services = services_of(request)
+    model = services.catalogue.get(query.model)
+    label = None if query.label is None else model.label(query.label)
+    seeds = consecutive(first_seed(query.seed, request), query.n)
+    _check_n(query.n, services)
+    orders = model.orders(seeds, [label] * query.n, query.truncation_psi)
+    job = _job(request, services, model, orders, query)
+    cache = negotiation.cache_control(versioned="@" in (query.model or ""), seeded=query.seed is not None)
+    return await _answer_get(request, services, job, cache, query.download)
+
+
+@router.get(
+    "/i/{model_id}/{file_name}",
+    responses=_IMAGES,
+    response_class=Response,
+    openapi_extra={
+        "parameters": [
+            {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string"}},
+            {"name": "file_name", "in": "path", "required": True, "schema": {"type": "string"}},
+            *openapi_parameters(PermalinkQuery),
+        ]
+    },
+)
+async def get_permalink(request: Request) -> Response:
+    """Draw the picture of a permanent link, `/i/{model}@{version}/{seed}.{ext}`."""
+    model_id, file_name = request.path_params["model_id"], request.path_params["file_name"]
+    seed_text, dot, extension = file_name.rpartition(".")
+    name, at, version = model_id.partition("@")
+    if not (dot and at and name and version.isdecimal() and extension in negotiation.EXTENSIONS and seed_text):
+        known = ", ".join(negotiation.EXTENSIONS)
+        raise NotFound(f"{request.url.path} is no permanent link: /i/{{model}}@{{version}}/{{seed}}.{{{known}}}")
+    query = parse_query(request, PermalinkQuery)
+    services = services_of(request)
+    model = services.catalogue.get(model_id)
+    try:
+        seed = seed_from(seed_text)
+    except ValueError as error:
+        raise InvalidParameters.of("/seed", str(error)) from error
+    form = negotiation.EXTENSIONS[extension]
+    if query.quality is not None and form == "png":
+        raise InvalidParameters.of("/quality", "quality is for lossy formats; png has none")
+    label = None if query.label is None else model.label(query.label)
+    orders = model.orders([seed], [label], query.truncation_psi)
+    job = Job(
+        model,
+        orders,
+        _look(services, model, 1, query),
+        Representation("image", form, vary=False),
+        as_sheet=False,
+        columns=None,
+        metadata=query.metadata,
+        link_look=_link_look(query, form),
+    )
+    return await _answer_get(request, services, job, negotiation.IMMUTABLE, query.download)
+
+
+@router.post(
+    "/generate",
+    responses=_IMAGES,
+    response_class=Response,
+    openapi_extra=openapi_body(GenerateBody),
+)
+async def post_generate(request: Request) -> Response:
+    """Draw 1..n pictures: one image, a contact sheet, or JSON."""
+    body = await parse_body(request, GenerateBody)
+    services = services_of(request)
+    model = services.catalogue.get(body.model)
+    count = body.count
+    _check_n(count, services)
+    if body.labels is not None:
+        labels: list[int | None] = [model.label(value, f"/labels/{i}") for i, value in enumerate(body.labels)]
+    else:
+        labels = [None if body.label is None else model.label(body.label)] * count
+    if body.latents is not None:
+        orders = model.orders_from_latents(body.latents, labels, body.truncation_psi)
+    else:
+        if body.seeds is not None:
+            seeds = [seed_from(value) for value in body.seeds]
+        else:
+            seeds = consecutive(first_seed(body.seed, request), count)
+        orders = model.orders(seeds, labels, body.truncation_psi)
+    job = _job(request, services, model, orders, body)
+    limit = timeout_s(request, services.settings.request_timeout_s)
+    if job.representation.kind == "json":
+        return await while_connected(request, _json(job, limit, body.include))
+    return await while_connected(request, _image(job, limit, {"Cache-Control": negotiation.NO_STORE}))
+
+
+def _check_n(count: int, services: Services) -> None:
+    if count > services.settings.max_n:
+        raise InvalidParameters.of("/n", f"{count} pictures are more than {services.settings.max_n}")
+
+
+def _job(
+    request: Request,
+    services: Services,
+    model: ServedModel,
+    orders: list[Order],
+    parameters: GenerateQuery | GenerateBody,
+) -> Job:
+    representation = negotiation.represent(request.headers.get("accept"), parameters.format, FORMATS)
+    count = len(orders)
+    if parameters.layout == "single" and count > 1 and representation.kind == "image":
+        raise InvalidParameters.of(
+            "/layout", f"single is for one picture, and n is {count}; use sheet, or ask for JSON"
+        )
+    return Job(
+        model,
+        orders,
+        _look(services, model, count, parameters),
+        representation,
+        as_sheet=parameters.layout == "sheet" or count > 1,
+        columns=parameters.columns,
+        metadata=parameters.metadata,
+        link_look=_link_look(parameters, representation.format),
+    )
+
+
+def _look(
+    services: Services, model: ServedModel, count: int, parameters: GenerateQuery | GenerateBody | PermalinkQuery
+) -> Look:
+    return look(
+        model,
+        count=count,
+        size=parameters.size,
+        background=parameters.background,
+        quality=parameters.quality,
+        max_megapixels=services.settings.max_megapixels,
+    )
+
+
+def _link_look(parameters: GenerateQuery | GenerateBody | PermalinkQuery, form: str) -> dict[str, object]:
+    return {
+        "size": parameters.size,
+        "quality": parameters.quality if form != "png" else None,
+        "background": parameters.background if parameters.background not in ("auto", "transparent") else None,
+        "metadata": None if parameters.metadata else "false",
+    }
+
+
+async def _answer_get(request: Request, services: Services, job: Job, cache: str, download: str | None) -> Response:
+    headers = {"Cache-Control": cache}
+    if job.representation.vary:
+        headers["Vary"] = "Accept"
+    if cache != negotiation.NO_STORE:
+        headers["ETag"] = _etag(job)
+        if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
+            return answers.not_modified(headers)
+    if download is not None:
+        headers["Content-Disposition"] = f'attachment; filename="{download}"'
+    limit = timeout_s(request, services.settings.request_timeout_s)
+    if job.representation.kind == "json":
+        return await while_connected(request, _json(job, limit, {"b64", "url"}, headers))
+    return await while_connected(request, _image(job, limit, headers))
+
+
+def _etag(job: Job) -> str:
+    parameters: dict[str, object] = {
+        "seeds": [order.seed for order in job.orders],
+        "labels": [order.label for order in job.orders],
+        "truncation_psi": job.orders[0].sample.truncation_psi,
+        "look": job.look,
+        "kind": job.representation.kind,
+        "format": job.form,
+        "columns": job.sheet_columns,
+        "metadata": job.metadata,
+    }
+    return negotiation.etag(job.model.bundle.digest, ENCODER_VERSION, parameters)
+
+
+async def _image(job: Job, limit_s: float, headers: dict[str, str]) -> Response:
+    pixels, timing = await job.model.draw([order.sample for order in job.orders], limit_s)
+    text = _text(job)
+    body, encode_s = await job.model.still(pixels, job.look, job.form, text, job.sheet_columns)
+    first = job.orders[0]
+    headers |= answers.model_headers(job.model)
+    if job.representation.vary:
+        headers["Vary"] = "Accept"
+    if first.seed is not None:
+        headers["X-Seed"] = ",".join(str(order.seed) for order in job.orders)
+    if not job.as_sheet and (url := answers.picture_url(job.model, first, job.form, job.link_look)):
+        headers["Content-Location"] = url
+    headers["Server-Timing"] = answers.server_timing(timing, encode_s)
+    return Response(body, 200, headers, MEDIA_TYPES[job.form])
+
+
+def _text(job: Job) -> dict[str, str] | None:
+    """Return the provenance of a picture, or of a sheet: what its pictures have in common, and all seeds."""
+    if not job.metadata:
+        return None
+    facts = [answers.provenance(job.model, order) for order in job.orders]
+    common = {key: value for key, value in facts[0].items() if all(other.get(key) == value for other in facts)}
+    return common if len(facts) == 1 else common | answers.seeds_fact([order.seed for order in job.orders])
+
+
+async def _json(job: Job, limit_s: float, include: set[Any], headers: dict[str, str] | None = None) -> Response:
+    model = job.model
+    pixels, timing = await model.draw([order.sample for order in job.orders], limit_s)
+    texts = [answers.provenance(model, order) if job.metadata else None for order in job.orders]
+    files, encode_s = await model.stills(pixels, job.look, job.form, texts) if "b64" in include else ([], 0.0)
+    width, height = model.output_size(job.look.size)
+    images = []
+    for index, order in enumerate(job.orders):
+        entry: dict[str, Any] = {
+            "index": index,
+            "seed": order.seed,
+            "label": answers.label_entry(model, order.label),
+            "truncation_psi": round(order.sample.truncation_psi, 6),
+            "width": width,
+            "height": height,
+            "media_type": MEDIA_TYPES[job.form],
+        }
+        if "url" in include:
+            entry["url"] = answers.picture_url(model, order, job.form, job.link_look)
+        if "b64" in include:
+            entry["b64"] = base64.b64encode(files[index]).decode()
+        if "latent" in include:
+            entry["latent"] = [float(value) for value in order.sample.z]
+        images.append(entry)
+    document = {
+        "model": model.manifest.id,
+        "digest": f"sha256:{model.bundle.digest}",
+        "images": images,
+        "timing_ms": answers.timing_ms(timing, encode_s),
+    }
+    headers = {"Cache-Control": negotiation.NO_STORE, "Vary": "Accept"} | (headers or {})
+    headers |= answers.model_headers(model)
+    headers["Server-Timing"] = answers.server_timing(timing, encode_s)
+    if job.orders[0].seed is not None:
+        headers["X-Seed"] = ",".join(str(order.seed) for order in job.orders)
+    return Response(json.dumps(document), 200, headers, negotiation.JSON)

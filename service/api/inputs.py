@@ -1,0 +1,87 @@
+"""Requests to validated parameters: the query, the JSON body, the headers."""
+
+import hashlib
+import re
+import secrets
+from collections import Counter
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from service.errors import FieldError, InvalidParameters, Malformed, TooLarge, UnsupportedMediaType
+from service.problems import invalid_parameters
+from service.sampler import MAX_SEED, seed_from
+from service.schemas import GenerateBody
+
+Model = TypeVar("Model", bound=BaseModel)
+MAX_BODY_BYTES, MAX_LATENTS_BODY_BYTES = 64 << 10, 1 << 20
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])")
+
+
+def parse_query(request: Request, model: type[Model]) -> Model:
+    """Return the query's parameters.
+
+    Raises:
+        InvalidParameters: If one is unknown, repeated, missing or out of range.
+    """
+    pairs = request.query_params.multi_items()
+    repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if repeated:
+        fields = tuple(FieldError(f"/{name}", "given more than once") for name in repeated)
+        raise InvalidParameters("; ".join(f"{f.pointer[1:]}: {f.detail}" for f in fields), errors=fields)
+    try:
+        return model.model_validate(dict(pairs))
+    except ValidationError as error:
+        raise invalid_parameters(error) from error
+
+
+async def parse_body(request: Request, model: type[Model]) -> Model:
+    """Return the JSON body.
+
+    Raises:
+        UnsupportedMediaType: If it is not sent as JSON.
+        TooLarge: If it is longer than allowed.
+        Malformed: If it is not JSON.
+        InvalidParameters: If a field is unknown, missing or out of range.
+    """
+    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaType(f"the body is sent as {media_type!r}; send application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_LATENTS_BODY_BYTES:
+            raise TooLarge(f"the body is longer than {MAX_LATENTS_BODY_BYTES} bytes")
+    if not body:
+        raise Malformed("the body is empty; send a JSON object, {} for all defaults")
+    try:
+        parsed = model.model_validate_json(bytes(body))
+    except ValidationError as error:
+        raise invalid_parameters(error) from error
+    if len(body) > MAX_BODY_BYTES and not (isinstance(parsed, GenerateBody) and parsed.latents):
+        raise TooLarge(
+            f"the body is longer than {MAX_BODY_BYTES} bytes; only latents may take {MAX_LATENTS_BODY_BYTES}"
+        )
+    return parsed
+
+
+def first_seed(given: int | str | None, request: Request) -> int:
+    """Return the request's seed: the given one, else the hash of its `Idempotency-Key`, else a random one."""
+    if given is not None:
+        return seed_from(given)
+    key = request.headers.get("idempotency-key")
+    if key:
+        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 11
+    return secrets.randbelow(MAX_SEED + 1)
+
+
+def consecutive(seed: int, count: int) -> list[int]:
+    """Return `count` seeds from `seed` on, modulo 2**53."""
+    return [(seed + index) % (MAX_SEED + 1) for index in range(count)]
+
+
+def timeout_s(request: Request, limit: float) -> float:
+    """Return the seconds that the request may take: the service's limit, or less by `Prefer: wait=N` (RFC 7240)."""
+    found = _PREFER_WAIT.search(request.headers.get("prefer", ""))
+    return min(limit, float(found.group(1))) if found else limit

@@ -1,0 +1,227 @@
+"""`/interpolate`: the way between two seeds, or through keyframes."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from service import negotiation, sampler
+from service.api import answers
+from service.api.connection import while_connected
+from service.api.inputs import parse_body, parse_query, timeout_s
+from service.api.looks import look
+from service.encoder import ENCODER_VERSION, AnimationFormat
+from service.errors import InvalidParameters, NotAcceptable
+from service.negotiation import MEDIA_TYPES, Representation
+from service.pipeline import Look, ServedModel
+from service.sample import Sample
+from service.sampler import Keyframe, Mode, seed_from
+from service.schemas import InterpolateBody, InterpolateQuery, KeyframeBody, openapi_body, openapi_parameters
+from service.services import Services, services_of
+
+router = APIRouter(tags=["pictures"])
+FORMATS: tuple[AnimationFormat, ...] = ("png", "webp", "gif", "avif")
+_IMAGES: dict[int | str, dict[str, Any]] = {
+    "200": {"description": "The animation or strip", "content": {f"image/{form}": {} for form in FORMATS}}
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A keyframe as the client gave it: a seed or a latent, and a label where one was given."""
+
+    seed: int | None
+    latent: Sequence[float] | None
+    label: int | None
+
+
+@router.get(
+    "/interpolate",
+    responses=_IMAGES,
+    response_class=Response,
+    openapi_extra={"parameters": openapi_parameters(InterpolateQuery)},
+)
+async def get_interpolate(request: Request) -> Response:
+    """Draw the way between two seeds as an animation for an `<img src>`."""
+    query = parse_query(request, InterpolateQuery)
+    services = services_of(request)
+    model = services.catalogue.get(query.model)
+    stops = _ends(model, query, query.seed_from, query.seed_to)
+    cache = negotiation.cache_control(versioned="@" in (query.model or ""), seeded=True)
+    return await _answer(request, services, model, stops, query, cache)
+
+
+@router.post(
+    "/interpolate",
+    responses=_IMAGES,
+    response_class=Response,
+    openapi_extra=openapi_body(InterpolateBody),
+)
+async def post_interpolate(request: Request) -> Response:
+    """Draw the way through two seeds or 2..16 keyframes."""
+    body = await parse_body(request, InterpolateBody)
+    services = services_of(request)
+    model = services.catalogue.get(body.model)
+    if body.keyframes is not None:
+        stops = [_stop(model, frame, f"/keyframes/{index}") for index, frame in enumerate(body.keyframes)]
+    else:
+        assert body.seed_from is not None  # the schema has seen to both
+        assert body.seed_to is not None
+        stops = _ends(model, body, body.seed_from, body.seed_to)
+    return await _answer(request, services, model, stops, body, negotiation.NO_STORE)
+
+
+def _ends(
+    model: ServedModel, parameters: InterpolateQuery | InterpolateBody, start: int | str, end: int | str
+) -> list[Stop]:
+    first = None if parameters.label is None else model.label(parameters.label)
+    last = first if parameters.label_to is None else model.label(parameters.label_to, "/label_to")
+    return [Stop(seed_from(start), None, first), Stop(seed_from(end), None, last)]
+
+
+def _stop(model: ServedModel, frame: KeyframeBody, pointer: str) -> Stop:
+    label = None if frame.label is None else model.label(frame.label, f"{pointer}/label")
+    if frame.latent is not None:
+        model.latent(frame.latent, f"{pointer}/latent")
+    return Stop(None if frame.seed is None else seed_from(frame.seed), frame.latent, label)
+
+
+def _keyframes(model: ServedModel, stops: Sequence[Stop]) -> list[Keyframe]:
+    """Resolve stops; one without a label has the first one's, so that a way stays within one kind."""
+    keyframes: list[Keyframe] = []
+    for index, stop in enumerate(stops):
+        if stop.latent is not None:
+            z = model.latent(stop.latent, f"/keyframes/{index}/latent")
+            default = model.manifest.defaults.label or 0
+        else:
+            assert stop.seed is not None  # a stop has a seed or a latent
+            z = sampler.latents([stop.seed], model.manifest.z_dim)[0]
+            default = model.label_of(stop.seed)
+        if keyframes:
+            default = keyframes[0].label
+        keyframes.append(Keyframe(z, default if stop.label is None else stop.label))
+    return keyframes
+
+
+def _samples(
+    services: Services, model: ServedModel, stops: Sequence[Stop], parameters: InterpolateQuery | InterpolateBody
+) -> list[Sample]:
+    frames = sampler.frame_count(len(stops), parameters.steps, parameters.loop)
+    if frames > services.settings.max_frames:
+        raise InvalidParameters.of("/steps", f"{frames} frames in all are more than {services.settings.max_frames}")
+    manifest = model.manifest
+    has_styles = manifest.num_ws > 1 or manifest.w_dim != manifest.z_dim
+    mode: Mode = parameters.mode or ("w" if has_styles else "slerp")
+    if mode == "w" and not has_styles:
+        raise InvalidParameters.of("/mode", f"{manifest.id} has no style space; use slerp or lerp")
+    return sampler.path(
+        _keyframes(model, stops),
+        steps=parameters.steps,
+        mode=mode,
+        easing=parameters.easing,
+        loop=parameters.loop,
+        truncation_psi=model.psi(parameters.truncation_psi),
+    )
+
+
+async def _answer(
+    request: Request,
+    services: Services,
+    model: ServedModel,
+    stops: Sequence[Stop],
+    parameters: InterpolateQuery | InterpolateBody,
+    cache: str,
+) -> Response:
+    representation = _represent(request, parameters)
+    samples = _samples(services, model, stops, parameters)
+    finish = look(
+        model,
+        count=len(samples),
+        size=parameters.size,
+        background=parameters.background,
+        quality=parameters.quality,
+        max_megapixels=services.settings.max_megapixels,
+    )
+    headers = {"Cache-Control": cache}
+    if representation.vary:
+        headers["Vary"] = "Accept"
+    if cache != negotiation.NO_STORE:
+        resolved = {"model": None, **parameters.model_dump(exclude={"model", "label", "label_to"})}
+        labels = [keyframe.label for keyframe in _keyframes(model, stops)]
+        identity = {**resolved, "labels": labels, "psi": samples[0].truncation_psi, "as": representation}
+        headers["ETag"] = negotiation.etag(model.bundle.digest, ENCODER_VERSION, identity)
+        if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
+            return answers.not_modified(headers)
+    limit = timeout_s(request, services.settings.request_timeout_s)
+    work = _draw(model, samples, stops, finish, representation, parameters, headers, limit)
+    return await while_connected(request, work)
+
+
+def _represent(request: Request, parameters: InterpolateQuery | InterpolateBody) -> Representation:
+    if parameters.layout == "strip" and parameters.format not in (None, "png"):
+        raise InvalidParameters.of("/format", f"a strip is png, got {parameters.format!r}")
+    formats = FORMATS if parameters.layout != "strip" else ("png",)
+    representation = negotiation.represent(request.headers.get("accept"), parameters.format, formats)
+    if parameters.layout == "frames" and representation.kind != "json":
+        raise NotAcceptable("frames are sent as application/json; say so in Accept")
+    return representation
+
+
+async def _draw(
+    model: ServedModel,
+    samples: list[Sample],
+    stops: Sequence[Stop],
+    finish: Look,
+    representation: Representation,
+    parameters: InterpolateQuery | InterpolateBody,
+    headers: dict[str, str],
+    limit_s: float,
+) -> Response:
+    pixels, timing = await model.draw(samples, limit_s)
+    form: AnimationFormat = representation.format  # type: ignore[assignment]
+    seeds = [stop.seed for stop in stops]
+    facts = answers.model_facts(model, samples[0].truncation_psi) | answers.seeds_fact(seeds)
+    text = facts if parameters.metadata else None
+    headers |= answers.model_headers(model)
+    if None not in seeds:
+        headers["X-Seed"] = ",".join(str(seed) for seed in seeds)
+    if representation.kind == "json" and parameters.layout == "frames":
+        files, encode_s = await model.stills(pixels, finish, "png", [None] * len(pixels))
+        width, height = model.output_size(finish.size)
+        document = {
+            "model": model.manifest.id,
+            "digest": f"sha256:{model.bundle.digest}",
+            "fps": parameters.fps,
+            "frames": [
+                {
+                    "index": index,
+                    "width": width,
+                    "height": height,
+                    "media_type": "image/png",
+                    "b64": base64.b64encode(file).decode(),
+                }
+                for index, file in enumerate(files)
+            ],
+            "timing_ms": answers.timing_ms(timing, encode_s),
+        }
+        headers["Server-Timing"] = answers.server_timing(timing, encode_s)
+        return Response(json.dumps(document), 200, headers, negotiation.JSON)
+    if parameters.layout == "strip":
+        body, encode_s = await model.film_strip(pixels, finish, text)
+    else:
+        body, encode_s = await model.animation(pixels, finish, form, parameters.fps, text)
+    headers["Server-Timing"] = answers.server_timing(timing, encode_s)
+    if representation.kind == "json":
+        document = {
+            "model": model.manifest.id,
+            "digest": f"sha256:{model.bundle.digest}",
+            "media_type": MEDIA_TYPES[form],
+            "frame_count": len(pixels),
+            "b64": base64.b64encode(body).decode(),
+            "timing_ms": answers.timing_ms(timing, encode_s),
+        }
+        return Response(json.dumps(document), 200, headers, negotiation.JSON)
+    return Response(body, 200, headers, MEDIA_TYPES[form])

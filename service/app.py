@@ -1,0 +1,79 @@
+"""The one place where things are built. Lifespan: listen, load, verify, warm up, ready, drain."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.utils import get_openapi
+
+import service
+from service import problems
+from service.api import catalogue as catalogue_routes
+from service.api import generate, interpolate, probes
+from service.api.answers import EXPOSED_HEADERS
+from service.catalogue import Catalogue
+from service.encoder import Encoder
+from service.metrics import Metrics
+from service.middleware import RequestMiddleware
+from service.schemas import GenerateBody, InterpolateBody
+from service.services import Services
+from service.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application. It answers probes at once, and pictures as soon as the models are loaded."""
+    metrics = Metrics()
+    encoder = Encoder(settings.encode_threads)
+    services = Services(settings, Catalogue(settings, encoder, metrics), encoder, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(services.catalogue.load())
+        yield
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
+        await services.catalogue.drain(settings.drain_timeout_s)
+        await asyncio.to_thread(encoder.close)
+
+    app = FastAPI(
+        title="Vitrine",
+        version=service.__version__,
+        description=service.__doc__ or "",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    for routes in (generate, interpolate, catalogue_routes, probes):
+        app.include_router(routes.router)
+    problems.install(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[origin.strip() for origin in settings.cors_origins.split(",")],
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    app.add_middleware(RequestMiddleware, metrics=metrics)
+    _describe_bodies(app)
+    return app
+
+
+def _describe_bodies(app: FastAPI) -> None:
+    """Put the bodies, which the routes parse themselves, into the OpenAPI document."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            for model in (GenerateBody, InterpolateBody):
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(schema.pop("$defs", {}))
+                schemas[model.__name__] = schema
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

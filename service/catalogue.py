@@ -1,0 +1,173 @@
+"""The models that are served: found, verified, loaded, warmed; looked up by name and version.
+
+A bundle that is refused is remembered with its reason, and the others are served.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import structlog
+
+from service import bundle as bundles
+from service.bundle import Bundle, BundleError, Generator
+from service.encoder import Encoder
+from service.engine import LocalEngine, choose_device
+from service.errors import ModelNotFound, ShuttingDown, Starting
+from service.metrics import Metrics
+from service.pipeline import ServedModel
+from service.sample import Sample
+from service.sampler import latents
+from service.settings import Settings
+
+_log = structlog.get_logger()
+
+
+class Catalogue:
+    """The served models.
+
+    Args:
+        settings: The service's configuration.
+        encoder: The pool that encodes.
+        metrics: The service's metrics.
+    """
+
+    def __init__(self, settings: Settings, encoder: Encoder, metrics: Metrics) -> None:
+        self._settings, self._encoder, self._metrics = settings, encoder, metrics
+        self._models: dict[str, dict[int, ServedModel]] = {}
+        self.refused: dict[str, str] = {}
+        self.loaded = False
+        self.draining = False
+        self._default = settings.default_model
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """Return the models, by name, newest version first."""
+        for name in sorted(self._models):
+            for version in sorted(self._models[name], reverse=True):
+                yield self._models[name][version]
+
+    async def load(self) -> None:
+        """Load every bundle of the models folder; whatever goes wrong with one is noted in `refused`."""
+        try:
+            found = await asyncio.to_thread(bundles.discover, self._settings.models_dir)
+        except BundleError as error:
+            found = {}
+            self.refused["*"] = str(error)
+        if self._default is None and found:
+            self._default = next(iter(found))
+        for name, versions in found.items():
+            for version, folder in versions.items():
+                model_id = f"{name}@{version}"
+                try:
+                    bundle = await asyncio.to_thread(bundles.verify, folder)
+                    await self._serve(bundle)
+                except BundleError as error:
+                    self.refused[model_id] = str(error)
+                    _log.error("bundle refused", model=model_id, reason=str(error))
+                except Exception as error:  # a bundle must never take the process down
+                    self.refused[model_id] = f"{type(error).__name__} while loading"
+                    _log.exception("bundle failed", model=model_id)
+        self.loaded = True
+        self._metrics.ready.set(not self.reasons())
+
+    async def _serve(self, bundle: Bundle) -> None:
+        started = time.monotonic()
+        manifest, settings = bundle.manifest, self._settings
+        device = choose_device(settings.device)
+        generator: Generator = await asyncio.to_thread(bundles.load, bundle, device)
+        engine = LocalEngine(
+            generator,
+            manifest,
+            device=device,
+            max_batch_size=settings.max_batch_images,
+            threads=settings.engine_threads,
+        )
+        try:
+            rows = latents([golden.seed for golden in manifest.golden], manifest.z_dim)
+            golden_samples = [
+                Sample(z, golden.label, golden.truncation_psi) for z, golden in zip(rows, manifest.golden, strict=True)
+            ]
+            warm_up_s = await engine.warm_up(golden_samples)
+        except BaseException:
+            engine.close()
+            raise
+        model = ServedModel(
+            bundle,
+            engine,
+            encoder=self._encoder,
+            metrics=self._metrics,
+            max_queue_images=settings.max_queue_images,
+        )
+        model.batcher.start()
+        self._models.setdefault(manifest.name, {})[manifest.version] = model
+        seconds = time.monotonic() - started
+        self._metrics.model_info.labels(
+            manifest.name, str(manifest.version), bundle.digest, "float32", str(device)
+        ).set(1)
+        self._metrics.model_load.labels(manifest.name).set(seconds)
+        self._metrics.batch_limit_images.set(settings.max_batch_images)
+        self._metrics.queue_limit_images.set(settings.max_queue_images)
+        _log.info(
+            "model ready",
+            model=manifest.id,
+            digest=bundle.digest,
+            device=str(device),
+            engine_threads=engine.workers,
+            batch_sizes=[engine.sizes[0], engine.sizes[-1]],
+            fixed_batch_size=len(engine.sizes) == 1,
+            warm_up_s=round(warm_up_s, 3),
+            seconds=round(seconds, 3),
+        )
+
+    def reasons(self) -> list[str]:
+        """Return why the service is not ready; an empty list means that it is."""
+        reasons = []
+        if not self.loaded:
+            reasons.append("models are being loaded")
+        elif self._default is None or self._default.partition("@")[0] not in self._models:
+            reasons.append(f"the default model {self._default or ''} is not served".replace("  ", " "))
+            reasons += [f"{model_id}: {reason}" for model_id, reason in self.refused.items()]
+            if not self.refused:
+                reasons.append(f"the models folder {self._settings.models_dir} holds no bundle")
+        if self.draining:
+            reasons.append("draining")
+        return reasons
+
+    def stalled(self) -> list[str]:
+        """Return the models whose device has been on one batch for longer than the stall limit."""
+        limit = self._settings.stall_s
+        return [f"{m.manifest.id}: a batch has been running for more than {limit:g} s" for m in self
+                if m.batcher.oldest_in_flight_s > limit]  # fmt: skip
+
+    def get(self, name: str | None) -> ServedModel:
+        """Return a model by `name` (its newest version), `name@version`, or the default for `None`.
+
+        Raises:
+            ModelNotFound: If there is no such model.
+            Starting: If models are still being loaded, or the bundle was refused.
+            ShuttingDown: If the server is stopping.
+        """
+        if self.draining and not self._models:
+            raise ShuttingDown("the server is shutting down", headers={"Retry-After": "1"})
+        wanted = name if name is not None else self._default
+        base, _, version = (wanted or "").partition("@")
+        versions = self._models.get(base, {})
+        if not version and versions:
+            return versions[max(versions)]
+        if version.isascii() and version.isdecimal() and int(version) in versions:
+            return versions[int(version)]
+        refused = {
+            key: why for key, why in self.refused.items() if key == "*" or wanted in (key, key.partition("@")[0])
+        }
+        if not self.loaded or (refused and not versions) or name is None:
+            why = "; ".join(f"{key}: {reason}" for key, reason in refused.items()) or "models are being loaded"
+            raise Starting(why if self.loaded else "models are being loaded", headers={"Retry-After": "2"})
+        known = ", ".join(model.manifest.id for model in self) or "none"
+        raise ModelNotFound(f"unknown model {name!r}; there are: {known}")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Finish what is queued, for at most `timeout_s` seconds, then give the devices back."""
+        models = list(self)
+        await asyncio.gather(*(model.batcher.drain(timeout_s) for model in models))
+        for model in models:
+            await asyncio.to_thread(model.engine.close)

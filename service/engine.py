@@ -1,0 +1,201 @@
+"""Samples to pixels on the device.
+
+Engine threads run torch with one intra-op thread each; on a CPU there is one per core, and all take from one queue.
+OpenMP inside a batch is faster only on an idle machine, and rounds differently at batch 1.
+
+Mapping always runs at one fixed number of rows, so a row's `w` cannot depend on its neighbours; synthesis runs at
+warmed batch sizes only, and the start-up compares each of them with the row alone.
+"""
+
+import asyncio
+import base64
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from service.bundle import GOLDEN_SIZE, BundleError, Generator, Golden, Manifest
+from service.sample import Sample
+
+Pixels = NDArray[np.uint8]
+WARM_UP_ROUNDS = 2  # TorchScript's profiling executor settles in the second call of a shape
+
+
+class Engine(Protocol):
+    """Where pixels come from."""
+
+    @property
+    def max_batch_size(self) -> int:
+        """Images that one call may have."""
+
+    @property
+    def workers(self) -> int:
+        """Calls that can run at the same time."""
+
+    async def generate(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
+        """Return one picture per sample, uint8 (H, W, C), in order."""
+
+    def close(self) -> None:
+        """Give the device back."""
+
+
+class LocalEngine:
+    """A generator on this machine's CPU or GPU.
+
+    Args:
+        generator: The loaded module.
+        manifest: Its bundle's manifest.
+        device: Where the generator lies.
+        max_batch_size: Images per batch, at least 1.
+        threads: Engine threads; `None`: one per core on a CPU, one on a GPU.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        manifest: Manifest,
+        *,
+        device: torch.device,
+        max_batch_size: int,
+        threads: int | None = None,
+    ) -> None:
+        self._generator, self._manifest, self._device = generator, manifest, device
+        self.max_batch_size = max_batch_size
+        self.workers = threads or (1 if device.type == "cuda" else torch.get_num_threads())
+        self.sizes = batch_sizes(max_batch_size, device)
+        self.padded_images = 0
+        self._pool = ThreadPoolExecutor(
+            self.workers, f"engine-{manifest.name}", initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    async def generate(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
+        """Return one picture per sample, uint8 (H, W, C), in order.
+
+        Args:
+            samples: At most `max_batch_size`.
+
+        Raises:
+            ValueError: If there are too many.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, samples)
+
+    def close(self) -> None:
+        """End the engine threads; a batch that is running ends first."""
+        self._pool.shutdown(cancel_futures=True)
+
+    async def warm_up(self, golden_samples: Sequence[Sample]) -> float:
+        """Run every batch size on every thread, check that batches change nothing, and draw the golden pictures.
+
+        Args:
+            golden_samples: One sample per golden picture of the manifest, in order.
+
+        Returns:
+            Seconds that it took.
+
+        Raises:
+            BundleError: If a golden picture is not reproduced.
+        """
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        # As many tasks as threads, each of which takes one thread up, so every thread warms every size.
+        exact = await asyncio.gather(
+            *(loop.run_in_executor(self._pool, self._warm_thread, golden_samples[0]) for _ in range(self.workers))
+        )
+        if not all(exact):
+            self.sizes = (self.max_batch_size,)
+        for sample, golden in zip(golden_samples, self._manifest.golden, strict=True):
+            (pixels,) = await self.generate([sample])
+            check_golden(pixels, golden)
+        return time.monotonic() - started
+
+    def _warm_thread(self, sample: Sample) -> bool:
+        """Run every size; tell whether the first and last row came out as the row alone."""
+        exact = True
+        alone = self._run([sample])[0] if self.sizes[0] == 1 else None
+        for size in self.sizes:
+            for _ in range(WARM_UP_ROUNDS):
+                pixels = self._run([sample] * size)
+            if alone is not None:
+                exact = exact and all(np.array_equal(alone, pixels[row]) for row in (0, size - 1))
+        return exact
+
+    def _run(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
+        size = next((size for size in self.sizes if size >= len(samples)), None)
+        if size is None:
+            raise ValueError(f"{len(samples)} samples do not fit into a batch of {self.max_batch_size}")
+        with torch.inference_mode():
+            w = self._styles(samples)
+            if size > len(samples):
+                self.padded_images += size - len(samples)
+                w = torch.cat([w, w[:1].expand(size - len(samples), -1, -1)])
+            pixels: Pixels = self._generator.synthesis(w)[: len(samples)].cpu().numpy()
+        return list(pixels)
+
+    def _styles(self, samples: Sequence[Sample]) -> Tensor:
+        """Return truncated styles, float32 (N, num_ws, w_dim), interpolated where a sample has a partner."""
+        count, rows = len(samples), 2 * self.max_batch_size
+        partners = [index for index, sample in enumerate(samples) if sample.z_to is not None]
+        z = np.zeros((rows, self._manifest.z_dim), np.float32)
+        label = np.zeros(rows, np.int64)
+        psi = np.ones(rows, np.float32)
+        for index, sample in enumerate(samples):
+            z[index], label[index], psi[index] = sample.z, sample.label, sample.truncation_psi
+        for row, index in enumerate(partners, start=count):
+            sample = samples[index]
+            z[row], label[row], psi[row] = sample.z_to, sample.label_to, sample.truncation_psi
+        labels = torch.from_numpy(label).to(self._device)
+        w_avg = self._generator.w_avg[labels]
+        strength = torch.from_numpy(psi).to(self._device)[:, None, None]
+        mapped = self._generator.mapping(torch.from_numpy(z).to(self._device), labels)
+        # At psi 1 the style itself, not w_avg + (w - w_avg), which rounds.
+        styles = torch.where(strength == 1, mapped, w_avg + strength * (mapped - w_avg))
+        w = styles[:count]
+        if partners:
+            t = torch.tensor([samples[index].t for index in partners], device=self._device)[:, None, None]
+            w = w.clone()
+            w[partners] = torch.lerp(w[partners], styles[count : count + len(partners)], t)
+        return w
+
+
+def batch_sizes(max_batch_size: int, device: torch.device) -> tuple[int, ...]:
+    """Return the batch sizes that will run, ascending: every one on a CPU, powers of two and the largest on a GPU."""
+    if device.type == "cpu":
+        return tuple(range(1, max_batch_size + 1))
+    powers = {1 << exponent for exponent in range(max_batch_size.bit_length())}
+    return tuple(sorted({size for size in powers if size <= max_batch_size} | {max_batch_size}))
+
+
+def check_golden(pixels: Pixels, golden: Golden) -> None:
+    """Compare a picture, uint8 (H, W, C), with a golden thumbnail.
+
+    Raises:
+        BundleError: If a value of the thumbnail differs by more than the tolerance.
+    """
+    channels = pixels.shape[2]
+    expected = np.frombuffer(base64.b64decode(golden.thumbnail), np.uint8).reshape(GOLDEN_SIZE, GOLDEN_SIZE, channels)
+    means = F.adaptive_avg_pool2d(torch.from_numpy(pixels).permute(2, 0, 1).float(), GOLDEN_SIZE)
+    difference = np.abs(means.round().permute(1, 2, 0).numpy() - expected).max()
+    if not difference <= golden.tolerance:
+        raise BundleError(
+            f"golden picture of seed {golden.seed}, label {golden.label} differs by {difference:.0f} grey levels, "
+            f"allowed are {golden.tolerance}"
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for "auto", "cpu" or "cuda".
+
+    Raises:
+        ValueError: If CUDA was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("VITRINE_DEVICE=cuda, but this torch sees no CUDA device; use auto or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

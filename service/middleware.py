@@ -1,0 +1,83 @@
+"""Pure ASGI around every request: its id, its log line, its metrics, and the last net for errors."""
+
+import re
+import secrets
+import time
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.connection import ClientLeft
+from service.errors import Internal
+from service.metrics import Metrics
+from service.problems import problem_response
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_PROBES = frozenset({"/livez", "/readyz", "/startupz", "/healthz", "/metrics"})
+CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that left; only in logs and metrics
+_log = structlog.get_logger()
+
+
+class RequestMiddleware:
+    """Give each request an id, answer anything that is raised, then log and count it.
+
+    Args:
+        app: The application.
+        metrics: The service's metrics.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        scope["vitrine.request_id"] = request_id
+        status, headers_sent, model = CLIENT_CLOSED_REQUEST, False, ""
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status, headers_sent, model
+            if message["type"] == "http.response.start":
+                status, headers_sent = message["status"], True
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                model = next((v.decode().partition("@")[0] for k, v in message["headers"] if k == b"x-model"), "")
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except ClientLeft:
+                status = CLIENT_CLOSED_REQUEST
+            except Exception:
+                _log.exception("unhandled error", path=scope["path"])
+                if not headers_sent:
+                    await problem_response(Internal("internal error"), request_id)(scope, receive, send_with_id)
+            finally:
+                self._record(scope, status, model, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, model: str, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        outcome = "ok" if status < 400 else "client_error" if status < 500 else "server_error"
+        self._metrics.requests.labels(route, model, str(status), outcome).inc()
+        self._metrics.request_duration.labels(route, model).observe(seconds)
+        level = _log.debug if route in _PROBES else _log.info
+        level(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            duration_ms=round(seconds * 1000, 2),
+            model=model,
+        )
+
+
+def _request_id(scope: Scope) -> str:
+    """Return the client's `X-Request-ID` if it is one, else a random one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return str(value.decode())
+    return secrets.token_hex(8)

@@ -1,0 +1,258 @@
+"""One served model: the only file that sees sampler, batcher, engine and encoder together."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service import batcher, errors, sampler
+from service.batcher import Batcher, BatchTiming
+from service.bundle import Bundle, Manifest
+from service.encoder import (
+    AnimationFormat,
+    Encoder,
+    StillFormat,
+    encode_animation,
+    encode_still,
+    flatten,
+    resize,
+    sheet,
+    strip,
+)
+from service.engine import Engine, Pixels
+from service.metrics import BatchMetrics, Metrics
+from service.sample import Sample
+
+OUT_OF_SERVICE_RETRY_S = "5"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One picture to draw: what the answer says about it, and the row of work."""
+
+    seed: int | None
+    label: int
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is done to pixels after they are drawn."""
+
+    size: int | None = None
+    background: tuple[int, int, int] | None = None
+    quality: int = 85
+
+
+class ServedModel:
+    """A loaded bundle with its engine and its queue.
+
+    Args:
+        bundle: The verified bundle.
+        engine: Its warmed engine.
+        encoder: The pool that encodes, shared by all models.
+        metrics: The service's metrics.
+        max_queue_images: Images that may wait.
+    """
+
+    def __init__(
+        self, bundle: Bundle, engine: Engine, *, encoder: Encoder, metrics: Metrics, max_queue_images: int
+    ) -> None:
+        self.bundle, self.engine, self._encoder, self._metrics = bundle, engine, encoder, metrics
+        self.batcher: Batcher[Sample, Pixels] = Batcher(
+            engine.generate,
+            max_batch_size=engine.max_batch_size,
+            max_queue=max_queue_images,
+            workers=engine.workers,
+            observer=BatchMetrics(metrics, bundle.manifest.name),
+        )
+        self._labels = _label_index(bundle.manifest)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    def label(self, value: int | str, pointer: str = "/label") -> int:
+        """Return a label's index for its index, name or alias; names are compared without regard to case.
+
+        Raises:
+            InvalidParameters: If there is no such label; lists the valid ones.
+        """
+        names = [entry.name for entry in self.manifest.labels]
+        if not names:
+            raise errors.InvalidParameters.of(pointer, f"{self.manifest.id} has no labels, got {value!r}")
+        index = self._labels.get(value.strip().lower()) if isinstance(value, str) else value
+        if index is None and isinstance(value, str) and value.isascii() and value.isdecimal():
+            index = int(value)
+        if index is None or not 0 <= index < len(names):
+            valid = ", ".join(f"{position} {name}" for position, name in enumerate(names))
+            raise errors.InvalidParameters.of(pointer, f"unknown label {value!r}; {self.manifest.id} has {valid}")
+        return index
+
+    def label_of(self, seed: int) -> int:
+        """Return the label that a request without one gets: the manifest's default, else drawn from the seed."""
+        if self.manifest.defaults.label is not None:
+            return self.manifest.defaults.label
+        return sampler.label_from(seed, self.manifest.num_classes) if self.manifest.num_classes else 0
+
+    def psi(self, requested: float | None) -> float:
+        """Return the truncation to use."""
+        return self.manifest.defaults.truncation_psi if requested is None else requested
+
+    def output_size(self, size: int | None) -> tuple[int, int]:
+        """Return width and height of a picture whose longest side is `size`; `None`: the model's own."""
+        width, height = self.manifest.width, self.manifest.height
+        if size is None:
+            return width, height
+        scale = size / max(width, height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def orders(
+        self, seeds: Sequence[int], labels: Sequence[int | None], psi: float | None, pointer: str = "/seed"
+    ) -> list[Order]:
+        """Return one order per seed; a label of `None` is drawn from its seed."""
+        truncation_psi = self.psi(psi)
+        latents = sampler.latents(seeds, self.manifest.z_dim)
+        chosen = [self.label_of(seed) if label is None else label for seed, label in zip(seeds, labels, strict=True)]
+        return [
+            Order(seed, label, Sample(z, label, truncation_psi))
+            for seed, label, z in zip(seeds, chosen, latents, strict=True)
+        ]
+
+    def orders_from_latents(
+        self, latents: Sequence[Sequence[float]], labels: Sequence[int | None], psi: float | None
+    ) -> list[Order]:
+        """Return one order per latent; a label of `None` is the manifest's default, else 0.
+
+        Raises:
+            InvalidParameters: If a latent has the wrong length.
+        """
+        truncation_psi = self.psi(psi)
+        default = self.manifest.defaults.label or 0
+        orders = []
+        for index, (latent, label) in enumerate(zip(latents, labels, strict=True)):
+            z = self.latent(latent, f"/latents/{index}")
+            orders.append(Order(None, default if label is None else label, Sample(z, label or default, truncation_psi)))
+        return orders
+
+    def latent(self, values: Sequence[float], pointer: str) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+        """Return a client's latent as float32 (z_dim,).
+
+        Raises:
+            InvalidParameters: If it has the wrong length.
+        """
+        if len(values) != self.manifest.z_dim:
+            raise errors.InvalidParameters.of(
+                pointer, f"{len(values)} numbers, {self.manifest.id} takes {self.manifest.z_dim}"
+            )
+        return np.array(values, np.float32)
+
+    async def draw(self, samples: Sequence[Sample], timeout_s: float) -> tuple[list[Pixels], BatchTiming]:
+        """Draw pictures, uint8 (H, W, C) each, in order, and say how long the slowest one took.
+
+        Raises:
+            Overloaded: If the queue is full or the deadline cannot be met.
+            DeadlineExceeded: If they were not ready in time.
+            ShuttingDown: If the server is stopping.
+            EngineUnavailable: If the engine failed on their batch.
+        """
+        try:
+            done = await self.batcher.submit(samples, timeout_s=timeout_s)
+        except batcher.RequestTooLarge as error:
+            raise errors.InvalidParameters.of("/n", str(error)) from error
+        except batcher.QueueFull as error:
+            retry = {"Retry-After": str(max(1, int(np.ceil(error.retry_after_s))))}
+            raise errors.Overloaded(str(error), headers=retry) from error
+        except batcher.Draining as error:
+            raise errors.ShuttingDown("the server is shutting down", headers={"Retry-After": "1"}) from error
+        except batcher.DeadlineExceeded as error:
+            raise errors.DeadlineExceeded(f"not drawn within {timeout_s:g} s") from error
+        except batcher.BackendFailure as error:
+            retry = {"Retry-After": OUT_OF_SERVICE_RETRY_S}
+            raise errors.EngineUnavailable("the engine failed on this batch", headers=retry) from error
+        slowest = max(done, key=lambda item: item.timing.queue_s + item.timing.run_s)
+        return [item.value for item in done], slowest.timing
+
+    async def still(
+        self, pixels: Sequence[Pixels], look: Look, form: StillFormat, text: Mapping[str, str] | None, columns: int = 0
+    ) -> tuple[bytes, float]:
+        """Return one picture, or with `columns` a sheet of several, as a file, and the seconds it took."""
+        return await self._encoder.run(_timed_still, self._metrics, pixels, look, form, text, columns)
+
+    async def stills(
+        self, pixels: Sequence[Pixels], look: Look, form: StillFormat, texts: Sequence[Mapping[str, str] | None]
+    ) -> tuple[list[bytes], float]:
+        """Return every picture as a file of its own, and the seconds it took."""
+
+        def encode() -> tuple[list[bytes], float]:
+            files = [
+                _timed_still(self._metrics, [one], look, form, text, 0) for one, text in zip(pixels, texts, strict=True)
+            ]
+            return [file for file, _ in files], sum(seconds for _, seconds in files)
+
+        return await self._encoder.run(encode)
+
+    async def animation(
+        self, frames: Sequence[Pixels], look: Look, form: AnimationFormat, fps: int, text: Mapping[str, str] | None
+    ) -> tuple[bytes, float]:
+        """Return frames as an animation, and the seconds it took."""
+
+        def encode() -> tuple[bytes, float]:
+            started = time.perf_counter()
+            stacked = np.stack([_finish(frame, look) for frame in frames])
+            body = encode_animation(stacked, form, fps=fps, quality=look.quality, text=text)
+            return body, self._observe(form, started)
+
+        return await self._encoder.run(encode)
+
+    async def film_strip(
+        self, frames: Sequence[Pixels], look: Look, text: Mapping[str, str] | None
+    ) -> tuple[bytes, float]:
+        """Return frames side by side as one PNG, and the seconds it took."""
+
+        def encode() -> tuple[bytes, float]:
+            started = time.perf_counter()
+            stacked = np.stack([_finish(frame, look) for frame in frames])
+            return encode_still(strip(stacked), "png", quality=look.quality, text=text), self._observe("png", started)
+
+        return await self._encoder.run(encode)
+
+    def _observe(self, form: str, started: float) -> float:
+        seconds = time.perf_counter() - started
+        self._metrics.encode.labels(form).observe(seconds)
+        return seconds
+
+
+def _label_index(manifest: Manifest) -> dict[str, int]:
+    """Return every name and alias in lower case with its index; a name goes before another's alias."""
+    index: dict[str, int] = {}
+    for position, entry in enumerate(manifest.labels):
+        index.setdefault(entry.name.lower(), position)
+    for position, entry in enumerate(manifest.labels):
+        for alias in entry.aliases:
+            index.setdefault(alias.lower(), position)
+    return index
+
+
+def _finish(pixels: Pixels, look: Look) -> Pixels:
+    if look.size is not None:
+        pixels = resize(pixels, look.size)
+    return flatten(pixels, look.background) if look.background is not None else pixels
+
+
+def _timed_still(
+    metrics: Metrics,
+    pixels: Sequence[Pixels],
+    look: Look,
+    form: StillFormat,
+    text: Mapping[str, str] | None,
+    columns: int,
+) -> tuple[bytes, float]:
+    started = time.perf_counter()
+    finished = [_finish(one, look) for one in pixels]
+    body = encode_still(sheet(finished, columns) if columns else finished[0], form, quality=look.quality, text=text)
+    seconds = time.perf_counter() - started
+    metrics.encode.labels(form).observe(seconds)
+    return body, seconds

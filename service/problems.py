@@ -1,0 +1,95 @@
+"""Any failure as RFC 9457 problem+json: never cacheable, never a traceback."""
+
+import json
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+
+from service.errors import FieldError, Internal, InvalidParameters, Malformed, MethodNotAllowed, NotFound, VitrineError
+
+TYPE_BASE = "https://vitrine.invalid/problems/"
+SHOWN_CHARACTERS = 80
+_log = structlog.get_logger()
+
+
+def problem_response(error: VitrineError, request_id: str) -> Response:
+    """Return the answer for `error`; `request_id` stands as `instance`, so that the log's lines can be found."""
+    document: dict[str, Any] = {
+        "type": TYPE_BASE + error.slug,
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "instance": request_id,
+    }
+    if error.errors:
+        document["errors"] = [{"pointer": field.pointer, "detail": field.detail} for field in error.errors]
+    headers = {"Cache-Control": "no-store", **error.headers}
+    return Response(json.dumps(document), error.status, headers, "application/problem+json")
+
+
+def invalid_parameters(error: ValidationError) -> VitrineError:
+    """Return pydantic's findings as one error that names every field, what was given and what is allowed."""
+    found = error.errors(include_url=False, include_context=False)
+    if found and found[0]["type"] == "json_invalid":
+        return Malformed(f"the body is not JSON: {found[0]['msg'].removeprefix('Invalid JSON: ')}")
+    fields = _fields(found)
+    return InvalidParameters("; ".join(f"{f.pointer.lstrip('/') or 'body'}: {f.detail}" for f in fields), errors=fields)
+
+
+def _fields(found: Sequence[ErrorDetails]) -> tuple[FieldError, ...]:
+    """Return one entry per field: of the branches of a union, the last message that fits."""
+    fields: dict[str, FieldError] = {}
+    for entry in found:
+        steps = [str(step) for step in entry["loc"] if not _is_union_branch(step)]
+        pointer = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
+        given = repr(entry["input"])
+        shown = given if len(given) <= SHOWN_CHARACTERS else given[:SHOWN_CHARACTERS] + "..."
+        message = entry["msg"].removeprefix("Value error, ")
+        if entry["type"] == "extra_forbidden":
+            message = "unknown parameter"
+        detail = message if entry["type"] == "missing" else f"{message}, got {shown}"
+        if pointer in fields:
+            detail = f"{fields[pointer].detail.rsplit(', got ', 1)[0]}, or: {detail}"
+        fields[pointer] = FieldError(pointer, detail)
+    return tuple(fields.values())
+
+
+def _is_union_branch(step: int | str) -> bool:
+    """Tell whether a step of a location names a branch of a union rather than a field."""
+    return isinstance(step, str) and (step in ("int", "str", "float", "bool") or "[" in step)
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of `app`'s routes a problem document."""
+
+    async def on_vitrine_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, VitrineError)
+        return problem_response(error, request_id_of(request))
+
+    async def on_http_exception(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path, method = request.url.path, request.method
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            problem: VitrineError = NotFound(f"there is nothing at {path}")
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("Allow", "")
+            problem = MethodNotAllowed(f"{path} does not take {method}; it takes {allowed}", headers={"Allow": allowed})
+        else:
+            _log.error("unexpected HTTP exception", status=error.status_code, detail=error.detail)
+            problem = Internal("internal error")
+        return problem_response(problem, request_id_of(request))
+
+    app.add_exception_handler(VitrineError, on_vitrine_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+
+
+def request_id_of(request: Request) -> str:
+    """Return the id that the middleware gave the request."""
+    return str(request.scope.get("vitrine.request_id", ""))

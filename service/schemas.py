@@ -1,0 +1,198 @@
+"""What a client may send, and every bound on it. Names are the same in the query and in the body."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    model_validator,
+)
+
+from service.sampler import seed_from
+
+MAX_LATENT = 10.0
+ImageFormat = Literal["png", "jpeg", "webp", "avif"]
+AnimationFormat = Literal["png", "webp", "gif", "avif"]
+
+
+def _check_seed(value: int | str) -> int | str:
+    seed_from(value)
+    return value
+
+
+Seed = Annotated[
+    StrictInt | StrictStr,
+    AfterValidator(_check_seed),
+    Field(description="0..2^53-1, or a string of 1..128 characters, which is hashed; digits are that integer"),
+]
+Label = Annotated[
+    StrictInt | Annotated[StrictStr, StringConstraints(min_length=1, max_length=64)],
+    Field(description="a label's index, name or alias"),
+]
+Latent = list[Annotated[float, Field(ge=-MAX_LATENT, le=MAX_LATENT, allow_inf_nan=False)]]
+Psi = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="truncation; 1 = off")]
+
+
+class _Parameters(BaseModel):
+    """What every picture has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
+        None, description="name or name@version; default: the default model"
+    )
+    truncation_psi: Psi | None = None
+    size: Annotated[int, Field(ge=16, le=1024)] | None = Field(None, description="longest side in pixels (Lanczos)")
+    quality: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="lossy formats only; default 85")
+    background: Annotated[str, StringConstraints(max_length=32)] = Field(
+        "auto", description="transparent, auto, #rrggbb or a CSS basic colour name; needs a model with alpha"
+    )
+    metadata: bool = Field(True, description="embed provenance")
+
+
+class _Generate(_Parameters):
+    label: Label | None = Field(None, description="a label's index, name or alias; default: drawn from the seed")
+    seed: Seed | None = Field(None, description="default: random; always echoed in X-Seed")
+    format: Literal["png", "jpeg", "webp", "avif", "auto"] | None = Field(None, description="default png")
+    layout: Literal["auto", "single", "sheet"] = "auto"
+    columns: Annotated[int, Field(ge=1, le=16)] | None = Field(None, description="of the sheet; default ceil(sqrt n)")
+
+    @model_validator(mode="after")
+    def _quality_needs_a_lossy_format(self) -> Self:
+        if self.quality is not None and self.format in (None, "png"):
+            raise ValueError("quality is for lossy formats; png has none")
+        return self
+
+
+class GenerateQuery(_Generate):
+    """GET /generate."""
+
+    n: Annotated[int, Field(ge=1, le=16)] = Field(1, description="pictures; picture i has seed + i")
+    download: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9._-]{1,64}$")] | None = Field(
+        None, description="file name: the answer is an attachment"
+    )
+
+
+class PermalinkQuery(_Parameters):
+    """GET /i/{model}@{version}/{seed}.{ext}; the format is the extension."""
+
+    model: None = Field(None, exclude=True)
+    label: Label | None = None
+    download: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9._-]{1,64}$")] | None = None
+
+
+class GenerateBody(_Generate):
+    """POST /generate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    n: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="pictures, at most VITRINE_MAX_N (64)")
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1024)] | None = None
+    labels: Annotated[list[Label], Field(min_length=1, max_length=1024)] | None = None
+    latents: Annotated[list[Latent], Field(min_length=1, max_length=1024)] | None = None
+    include: set[Literal["b64", "url", "latent"]] = Field({"b64", "url"}, strict=False)
+
+    @model_validator(mode="after")
+    def _one_source_and_one_count(self) -> Self:
+        sources = [name for name in ("seed", "seeds", "latents") if getattr(self, name) is not None]
+        if len(sources) > 1:
+            raise ValueError(f"give one of seed, seeds and latents, not {' and '.join(sources)}")
+        if self.label is not None and self.labels is not None:
+            raise ValueError("give label or labels, not both")
+        lengths = {
+            name: len(value) if isinstance(value, list) else value
+            for name in ("n", "seeds", "latents", "labels")
+            if (value := getattr(self, name)) is not None
+        }
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"n and the lengths of the lists differ: {lengths}")
+        return self
+
+    @property
+    def count(self) -> int:
+        """Number of pictures asked for."""
+        for values in (self.seeds, self.latents, self.labels):
+            if values is not None:
+                return len(values)
+        return self.n or 1
+
+
+class _Interpolate(_Parameters):
+    steps: Annotated[int, Field(ge=2, le=120)] = Field(16, description="frames per segment, both ends counted")
+    mode: Literal["slerp", "lerp", "w"] | None = Field(None, description="default w where the model has a style space")
+    easing: Literal["linear", "cosine"] = "linear"
+    loop: Literal["none", "wrap", "bounce"] = "none"
+    fps: Annotated[int, Field(ge=1, le=60)] = 12
+    label: Label | None = Field(None, description="default: drawn from `from`")
+    label_to: Label | None = Field(None, description="default: `label`'s")
+    layout: Literal["animation", "strip", "frames"] = "animation"
+    format: AnimationFormat | None = Field(None, description="default png (APNG)")
+
+    @model_validator(mode="after")
+    def _quality_needs_a_lossy_format(self) -> Self:
+        if self.quality is not None and self.format not in ("webp", "avif"):
+            raise ValueError("quality is for webp and avif")
+        return self
+
+
+class InterpolateQuery(_Interpolate):
+    """GET /interpolate."""
+
+    seed_from: Seed = Field(alias="from")
+    seed_to: Seed = Field(alias="to")
+
+
+class KeyframeBody(BaseModel):
+    """A stop on the way: a seed or a latent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    seed: Seed | None = None
+    latent: Latent | None = None
+    label: Label | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.seed is None) == (self.latent is None):
+            raise ValueError("give either seed or latent")
+        return self
+
+
+class InterpolateBody(_Interpolate):
+    """POST /interpolate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    seed_from: Seed | None = Field(None, alias="from")
+    seed_to: Seed | None = Field(None, alias="to")
+    keyframes: Annotated[list[KeyframeBody], Field(min_length=2, max_length=16)] | None = None
+
+    @model_validator(mode="after")
+    def _ends_or_keyframes(self) -> Self:
+        ends = [name for name, value in (("from", self.seed_from), ("to", self.seed_to)) if value is not None]
+        if self.keyframes is not None and (ends or self.label is not None or self.label_to is not None):
+            raise ValueError("keyframes excludes from, to, label and label_to")
+        if self.keyframes is None and len(ends) < 2:
+            raise ValueError("give from and to, or keyframes")
+        return self
+
+
+def openapi_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """Return a query model's fields as OpenAPI parameters."""
+    schema = model.model_json_schema()
+    required = schema.get("required", [])
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": field}
+        for name, field in schema["properties"].items()
+    ]
+
+
+def openapi_body(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the OpenAPI entry of a JSON body; `app.py` puts the schema itself among the components."""
+    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}

@@ -1,0 +1,95 @@
+"""`evaluate RUN_OR_BUNDLE`: the figures, each beside its real-against-real floor."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from training import data as datasets
+from training.data import PictureSet
+from training.errors import TrainingError
+from training.evaluate import Judgement, best_snapshot, evaluators, judge
+from training.files import replacing
+from training.generators import from_bundle, run_facts
+from training.presets import preset
+
+EVALUATION_NAME = "evaluation.json"
+DEFAULT_SAMPLES = 10_000
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command to the parser."""
+    parser = subparsers.add_parser("evaluate", help="measure a run's best snapshot, or a bundle")
+    parser.add_argument("source", type=Path, help="folder of a run, or of a bundle")
+    parser.add_argument("--data", type=Path, help="file made by 'prepare' (default: the one the run was trained on)")
+    parser.add_argument("--samples", type=int, default=DEFAULT_SAMPLES, help=f"samples (default {DEFAULT_SAMPLES})")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, print, and for a run keep the result in `evaluation.json`."""
+    if options.samples < 100:
+        raise TrainingError(f"--samples {options.samples} is too few to measure anything; at least 100")
+    console = Console()
+    is_run = (options.source / "run.json").is_file()
+    data_path = options.data or (Path(run_facts(options.source)["data"]["file"]) if is_run else None)
+    if data_path is None:
+        raise TrainingError(
+            f"{options.source} is not the folder of a run; to evaluate a bundle give its data by --data"
+        )
+    data = datasets.load(data_path)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    judges = evaluators(data, data_path, say)
+    if is_run:
+        config = preset(run_facts(options.source)["config"]["preset"])
+        network = config.network(channels=data.size[2], num_classes=data.num_classes)
+        trained = best_snapshot(options.source, network, judges[0], options.samples, say)
+    else:
+        trained = from_bundle(options.source)
+    judgement = judge(trained, judges, options.samples)
+    _print(console, judgement, data)
+    if is_run:
+        _keep(options.source, judgement)
+        say(f"next: python -m training export {options.source} --name NAME --version 1")
+
+
+def _print(console: Console, judgement: Judgement, data: PictureSet) -> None:
+    trained = judgement.trained
+    first = judgement.evaluations[0]
+    title = f"{trained.source.name}: {trained.nimg} images seen, against {data.name}"
+    table = Table("metric", "value", "floor (real against real)", "n real", "n samples", "n floor", title=title)
+    for entry in judgement.metrics():
+        numbers = (entry.n_real, entry.n_fake, entry.n_floor)
+        table.add_row(entry.name, f"{entry.value:.3f}", f"{entry.floor:.3f}", *map(str, numbers))
+    console.print(table)
+    for evaluation in judgement.evaluations:
+        text = f"feature space {evaluation.feature_space} {evaluation.feature_digest[:16]}, k = {first.k}"
+        console.print(text, highlight=False, soft_wrap=True)
+
+
+def _keep(folder: Path, judgement: Judgement) -> None:
+    kept = {
+        "snapshot": judgement.trained.source.name,
+        "metrics": [entry.model_dump() for entry in judgement.metrics()],
+    }
+    with replacing(folder / EVALUATION_NAME) as beside:
+        beside.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def read_kept(folder: Path) -> dict[str, Any]:
+    """Return what `evaluate` kept for a run.
+
+    Raises:
+        TrainingError: If the run has not been evaluated.
+    """
+    try:
+        kept: dict[str, Any] = json.loads((folder / EVALUATION_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{folder} has not been evaluated; first: python -m training evaluate {folder}") from error
+    return kept

@@ -1,0 +1,67 @@
+"""`export RUN`: the best snapshot as a bundle for the service."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from training import data as datasets
+from training.cli.evaluate import read_kept
+from training.errors import TrainingError
+from training.export import BundleFacts, export_bundle
+from training.generators import from_snapshot, run_facts
+from training.manifest import MetricEntry, TrainingFacts
+from training.presets import preset
+
+DEFAULT_USE = "Pictures for web and shop frontends, in the manner of the training data; not a record of real products."
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command to the parser."""
+    parser = subparsers.add_parser("export", help="write a run's best snapshot as a bundle")
+    parser.add_argument("run_folder", type=Path, metavar="run", help="folder of an evaluated run")
+    parser.add_argument("--name", required=True, help="name of the model: lower case letters, digits, hyphens")
+    parser.add_argument("--version", type=int, default=1, help="version of the model, 1 or more")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="models folder (default: models)")
+    parser.add_argument("--intended-use", default=DEFAULT_USE)
+    parser.add_argument("--licence", default="Apache-2.0", help="licence of the model (default Apache-2.0)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Export, and say where to."""
+    if not re.fullmatch("[a-z0-9][a-z0-9-]{0,62}", options.name):
+        raise TrainingError(f"--name {options.name!r} is not made of lower case letters, digits and hyphens")
+    if options.version < 1:
+        raise TrainingError(f"--version {options.version} is not 1 or more")
+    facts, kept = run_facts(options.run_folder), read_kept(options.run_folder)
+    data = datasets.load(Path(facts["data"]["file"]))
+    network = preset(facts["config"]["preset"]).network(channels=data.size[2], num_classes=data.num_classes)
+    trained = from_snapshot(options.run_folder / "snapshots" / kept["snapshot"], network)
+    environment = facts["environment"]
+    bundle = BundleFacts(
+        name=options.name,
+        version=options.version,
+        labels=data.labels,
+        metrics=[MetricEntry(**entry) for entry in kept["metrics"]],
+        training=TrainingFacts(
+            preset=facts["config"]["preset"],
+            config=facts["config"],
+            images_seen=trained.nimg,
+            minutes=round(trained.elapsed_s / 60, 1),
+            device=f"{environment['device']}, {environment['threads']} threads",
+            git_revision=environment.get("git_revision", "unknown"),
+            data_name=data.name,
+            data_digest=data.digest,
+            data_licence=data.licence,
+        ),
+        intended_use=options.intended_use,
+        licence=options.licence,
+    )
+    folder = export_bundle(trained.generator, bundle, options.models)
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    Console().print(
+        f"wrote {folder} ({size:.1f} MB); look at {folder / 'samples.png'}", highlight=False, soft_wrap=True
+    )

@@ -1,0 +1,92 @@
+"""Judge a trained generator: score a run's snapshots, choose the best, measure it in two feature spaces."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from training.data import PictureSet
+from training.files import replacing
+from training.generators import SCORES_NAME, Trained, from_snapshot, sample, snapshots
+from training.manifest import MetricEntry
+from training.metrics.evaluation import Evaluation, Evaluator
+from training.metrics.features import load_or_train
+from training.networks.style_residual import StyleResidualConfig
+
+FEATURE_SEEDS = (0, 1)  # two independently trained feature networks must agree in order
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A generator with its evaluations, one per feature network; the first one's figures are the ones to quote."""
+
+    trained: Trained
+    evaluations: tuple[Evaluation, ...]
+
+    def metrics(self) -> list[MetricEntry]:
+        """Return every figure as an entry for a manifest; the second network's FCD as `fcd_2`."""
+        entries = []
+        for number, evaluation in enumerate(self.evaluations, start=1):
+            for metric in evaluation.metrics:
+                if number > 1 and metric.name != "fcd":
+                    continue
+                entries.append(
+                    MetricEntry(
+                        name=metric.name if number == 1 else f"{metric.name}_{number}",
+                        value=round(metric.value, 4),
+                        floor=round(metric.floor, 4),
+                        n_real=metric.n_real,
+                        n_fake=metric.n_fake,
+                        n_floor=metric.n_floor,
+                        feature_space=evaluation.feature_space,
+                        feature_digest=evaluation.feature_digest,
+                    )
+                )
+        return entries
+
+
+def evaluators(data: PictureSet, data_path: Path, say: Say) -> list[Evaluator]:
+    """Return an evaluator per feature network; the networks are trained once and kept beside the data."""
+    train, holdout = ((split.images, split.labels) for split in (data.train, data.holdout))
+    made = []
+    for seed in FEATURE_SEEDS:
+        path = data_path.with_suffix(f".features-{seed}.safetensors")
+        if not path.exists():
+            say(f"training feature network {seed} on the {len(data.train)} training pictures (once, kept in {path})")
+        net = load_or_train(path, train, holdout, data.num_classes, seed=seed)
+        made.append(Evaluator(net, train, holdout))
+    return made
+
+
+def judge(trained: Trained, judges: list[Evaluator], num_samples: int) -> Judgement:
+    """Measure `num_samples` fresh samples of a generator in every feature space."""
+    images, labels = _samples(trained, num_samples)
+    return Judgement(trained, tuple(evaluator.score(images, labels) for evaluator in judges))
+
+
+def best_snapshot(run: Path, network: StyleResidualConfig, evaluator: Evaluator, num_samples: int, say: Say) -> Trained:
+    """Score every snapshot of a run by FCD and return the lowest one; all scores go to `scores.json`."""
+    scores: dict[str, float] = {}
+    best: Trained | None = None
+    for path in snapshots(run):
+        trained = from_snapshot(path, network)
+        images, labels = _samples(trained, num_samples)
+        scores[path.name] = evaluator.score(images, labels, quick=True).metric("fcd").value
+        say(f"snapshot {path.stem}: {trained.nimg} images, FCD {scores[path.name]:.3f} (n = {num_samples})")
+        if best is None or scores[path.name] < scores[best.source.name]:
+            best = trained
+    assert best is not None  # snapshots() has refused an empty run
+    with replacing(run / SCORES_NAME) as beside:
+        beside.write_text(json.dumps({"best": best.source.name, "fcd": scores}, indent=2) + "\n", encoding="utf-8")
+    return best
+
+
+def _samples(trained: Trained, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return pixels and labels of fixed latents; classes in equal shares."""
+    config = trained.generator.config
+    z = torch.randn(count, config.z_dim, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(count) % max(config.num_classes, 1)
+    return sample(trained.generator, z, labels), labels

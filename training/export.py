@@ -1,0 +1,222 @@
+"""EMA generator -> bundle; the only `torch.jit.save`.
+
+The exported module is the whole function: latents in, uint8 pixels out. Scaling to 0..255 happens in it, so the service
+never hears of [-1, 1].
+"""
+
+import base64
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.data import Label, to_uint8
+from training.errors import TrainingError
+from training.files import sha256_of
+from training.latents import RNG_NAME, latents
+from training.manifest import (
+    SCHEMA_VERSION,
+    Defaults,
+    FileEntry,
+    Golden,
+    LabelEntry,
+    Manifest,
+    MetricEntry,
+    TrainingFacts,
+)
+from training.networks.style_residual import Generator
+from training.progress import save_grid
+
+FAMILY = "style-residual/1"
+W_AVG_LATENTS = 4096  # per label: the mean of w is then known to a 64th of its deviation
+GOLDEN_SEEDS = (1, 2, 3, 4)
+GOLDEN_SIZE = 16
+GOLDEN_TOLERANCE = 6  # grey levels; another machine's float32 and bfloat16 stay well inside
+SAMPLE_COLUMNS = 10
+
+
+class ExportedGenerator(nn.Module):
+    """The bundle's generator: `mapping`, `synthesis` and `forward`, each usable from TorchScript.
+
+    Args:
+        generator: The averaged generator.
+        w_avg: Mean style per label, float32 (max(num_classes, 1), num_ws, w_dim), towards which psi truncates.
+    """
+
+    w_avg: Tensor
+
+    def __init__(self, generator: Generator, w_avg: Tensor) -> None:
+        super().__init__()
+        self.generator = generator
+        self.register_buffer("w_avg", w_avg)
+
+    @torch.jit.export
+    def mapping(self, z: Tensor, label: Tensor) -> Tensor:
+        """Return styles, float32 (N, num_ws, w_dim), for `z`, float32 (N, z_dim), and `label`, int64 (N,)."""
+        return self.generator.mapping(z, label).contiguous()
+
+    @torch.jit.export
+    def synthesis(self, w: Tensor) -> Tensor:
+        """Return pixels, uint8 (N, H, W, C), for styles `w`, float32 (N, num_ws, w_dim)."""
+        return to_uint8(self.generator.synthesis(w))
+
+    def forward(self, z: Tensor, label: Tensor, truncation_psi: Tensor) -> Tensor:
+        """Return pixels, uint8 (N, H, W, C); `truncation_psi`, float32 (N,), moves w towards `w_avg[label]`."""
+        w_avg = self.w_avg[label]
+        w = w_avg + truncation_psi[:, None, None] * (self.mapping(z, label) - w_avg)
+        return self.synthesis(w)
+
+
+@torch.inference_mode()
+def mean_styles(generator: Generator) -> Tensor:
+    """Return the mean of w per label over fixed latents, float32 (max(num_classes, 1), num_ws, w_dim).
+
+    Measured at export instead of tracked in training: exact for these weights, and the same for everybody.
+    """
+    config = generator.config
+    random = torch.Generator().manual_seed(0)
+    z = torch.randn(W_AVG_LATENTS, config.z_dim, generator=random)
+    labels = range(max(config.num_classes, 1))
+    means = [generator.mapping(z, torch.full((W_AVG_LATENTS,), label)).mean(dim=0) for label in labels]
+    return torch.stack(means).clone()
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFacts:
+    """What the manifest says beyond the network itself."""
+
+    name: str
+    version: int
+    labels: Sequence[Label]
+    metrics: Sequence[MetricEntry]
+    training: TrainingFacts
+    intended_use: str
+    licence: str
+
+
+def export_bundle(generator: Generator, facts: BundleFacts, models_dir: Path) -> Path:
+    """Write a bundle to `models_dir/<name>/<version>/`; it appears whole or not at all.
+
+    Args:
+        generator: The averaged generator, on the CPU.
+        facts: The manifest's further content.
+        models_dir: The models folder.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        TrainingError: If that version exists, or the exported module does not give the generator's pictures.
+    """
+    target = models_dir / facts.name / str(facts.version)
+    if target.exists():
+        raise TrainingError(f"{target} exists; bundles are never overwritten, choose another --version")
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    beside.mkdir(parents=True)
+    try:
+        module = ExportedGenerator(generator, mean_styles(generator)).eval().requires_grad_(False)
+        _write_module(module, beside / "generator.pt")
+        _write_durable_form(module, generator, beside)
+        _write_samples(module, beside / "samples.png")
+        _write_manifest(module, generator, facts, beside)
+        for file in (*beside.iterdir(), beside):
+            descriptor = os.open(file, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        beside.rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return target
+
+
+def _write_module(module: ExportedGenerator, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+        torch.jit.save(torch.jit.script(module), str(path))
+        loaded = torch.jit.load(str(path))
+    inputs = _inputs(module, [0, 1], [0, 0])
+    with torch.inference_mode():
+        if not torch.equal(loaded(*inputs), module(*inputs)):
+            raise TrainingError(f"{path.name} does not reproduce the generator it was made from")
+
+
+def _write_durable_form(module: ExportedGenerator, generator: Generator, folder: Path) -> None:
+    tensors = {name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}
+    save_file(tensors, folder / "weights.safetensors")
+    architecture = {"family": FAMILY, "config": asdict(generator.config)}
+    (folder / "architecture.json").write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_samples(module: ExportedGenerator, path: Path) -> None:
+    """Write a grid: a row per label, and in each the seeds 0, 1, 2, ... at no truncation."""
+    config = module.generator.config
+    rows = config.num_classes or SAMPLE_COLUMNS
+    labels = [row for row in range(rows) for _ in range(SAMPLE_COLUMNS)] if config.num_classes else [0] * rows * rows
+    seeds = list(range(SAMPLE_COLUMNS)) * rows if config.num_classes else list(range(rows * SAMPLE_COLUMNS))
+    with torch.inference_mode():
+        save_grid(path, module(*_inputs(module, seeds, labels)), SAMPLE_COLUMNS, zoom=2)
+
+
+def _write_manifest(module: ExportedGenerator, generator: Generator, facts: BundleFacts, folder: Path) -> None:
+    config = generator.config
+    files = {
+        file.name: FileEntry(sha256=sha256_of(file), bytes=file.stat().st_size) for file in sorted(folder.iterdir())
+    }
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=facts.name,
+        version=facts.version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=files,
+        z_dim=config.z_dim,
+        w_dim=config.w_dim,
+        num_ws=config.num_ws,
+        height=config.resolution,
+        width=config.resolution,
+        channels=config.channels,
+        labels=[LabelEntry(name=label.name, aliases=list(label.aliases)) for label in facts.labels],
+        rng=RNG_NAME,
+        defaults=Defaults(),
+        golden=_golden(module),
+        metrics=list(facts.metrics),
+        training=facts.training,
+        intended_use=facts.intended_use,
+        licence=facts.licence,
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
+
+
+def _golden(module: ExportedGenerator) -> list[Golden]:
+    num_classes = max(module.generator.config.num_classes, 1)
+    labels = [index * num_classes // len(GOLDEN_SEEDS) for index in range(len(GOLDEN_SEEDS))]
+    with torch.inference_mode():
+        pixels = module(*_inputs(module, GOLDEN_SEEDS, labels))
+    return [
+        Golden(
+            seed=seed,
+            label=label,
+            truncation_psi=1.0,
+            thumbnail=base64.b64encode(bytes(thumb.flatten().tolist())).decode(),
+            tolerance=GOLDEN_TOLERANCE,
+        )
+        for seed, label, thumb in zip(GOLDEN_SEEDS, labels, thumbnail(pixels), strict=True)
+    ]
+
+
+def thumbnail(pixels: Tensor) -> Tensor:
+    """Return means over an adaptive 16x16 grid, rounded: uint8 (N, 16, 16, C) for `pixels`, uint8 (N, H, W, C)."""
+    means = F.adaptive_avg_pool2d(pixels.permute(0, 3, 1, 2).float(), GOLDEN_SIZE)
+    return means.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _inputs(module: ExportedGenerator, seeds: Sequence[int], labels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    return latents(seeds, module.generator.config.z_dim), torch.tensor(labels), torch.ones(len(seeds))

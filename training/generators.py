@@ -1,0 +1,92 @@
+"""Trained generators from where they lie: a run's snapshot, or a bundle's durable form."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from training.data import to_uint8
+from training.errors import TrainingError
+from training.networks.style_residual import Generator, StyleResidualConfig
+
+SCORES_NAME = "scores.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A generator, in evaluation mode on the CPU, and how many images it has seen in how many seconds."""
+
+    generator: Generator
+    nimg: int
+    elapsed_s: float
+    source: Path
+
+
+def snapshots(run: Path) -> list[Path]:
+    """Return a run's snapshots, oldest first.
+
+    Raises:
+        TrainingError: If there are none.
+    """
+    found = sorted((run / "snapshots").glob("*.safetensors"))
+    if not found:
+        raise TrainingError(f"{run} holds no snapshots; train first: python -m training train DATA --out {run}")
+    return found
+
+
+def run_facts(run: Path) -> dict[str, Any]:
+    """Return what `train` wrote about a run.
+
+    Raises:
+        TrainingError: If the folder is not a run.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{run} is not the folder of a run: {error}") from error
+    return facts
+
+
+def from_snapshot(path: Path, network: StyleResidualConfig) -> Trained:
+    """Return the averaged generator of a snapshot."""
+    with safe_open(path, "pt") as file:
+        details = json.loads(file.metadata()["details"])
+    generator = Generator(network)
+    generator.load_state_dict(load_file(path))
+    return Trained(_for_inference(generator), details["nimg"], details["elapsed_s"], path)
+
+
+def from_bundle(folder: Path) -> Trained:
+    """Return a bundle's generator, rebuilt from its weights without TorchScript.
+
+    Raises:
+        TrainingError: If the folder is not a bundle.
+    """
+    try:
+        architecture = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+        training = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["training"]
+        weights = load_file(folder / "weights.safetensors")
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"{folder} is neither the folder of a run nor a bundle: {error}") from error
+    config = architecture["config"] | {"widths": tuple(architecture["config"]["widths"])}
+    generator = Generator(StyleResidualConfig(**config))
+    prefix = "generator."
+    generator.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    return Trained(_for_inference(generator), training["images_seen"], training["minutes"] * 60, folder)
+
+
+def _for_inference(generator: Generator) -> Generator:
+    generator.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return generator
+
+
+@torch.inference_mode()
+def sample(generator: Generator, z: Tensor, label: Tensor, batch_size: int = 250) -> Tensor:
+    """Return pixels, uint8 (N, H, W, C), for latents `z`, float32 (N, z_dim), and labels, int64 (N,)."""
+    parts = zip(z.split(batch_size), label.split(batch_size), strict=True)
+    return torch.cat([to_uint8(generator(part, part_label)) for part, part_label in parts])
