@@ -115,14 +115,26 @@ def latents(seeds: Sequence[int], z_dim: int) -> NDArray[np.float32]:
     words = np.empty((len(seeds), 2 * pairs), np.uint64)
     for row, seed in zip(words, seeds, strict=True):
         row[:] = _words(seed, 2 * pairs)
+    return np.ascontiguousarray(normals(words)[:, :z_dim])
+
+
+def normals(words: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """Turn pairs of raw words into pairs of normal numbers, by the Box-Muller transform in float64.
+
+    Args:
+        words: Uniform raw words, uint64, (N, 2 * pairs).
+
+    Returns:
+        Standard normal numbers, float32, (N, 2 * pairs), finite, magnitude below 8.6.
+    """
     unit = (words >> 11) * _FROM_TOP_53_BITS
     # Adding 2**-53 is exact, and moves [0, 1) to (0, 1], where the logarithm is finite.
     radius = np.sqrt(-2.0 * np.log(unit[:, 0::2] + _FROM_TOP_53_BITS))
     angle = 2.0 * math.pi * unit[:, 1::2]
-    z = np.empty((len(seeds), pairs, 2), np.float32)
+    z = np.empty((*radius.shape, 2), np.float32)
     z[..., 0] = radius * np.cos(angle)
     z[..., 1] = radius * np.sin(angle)
-    return np.ascontiguousarray(z.reshape(len(seeds), 2 * pairs)[:, :z_dim])
+    return z.reshape(words.shape)
 
 
 def label_from(seed: int, num_classes: int) -> int:

@@ -35,7 +35,6 @@ class Settings(BaseSettings):
     stall_s: float = Field(default=30, gt=0, le=3600)
     drain_delay_s: float = Field(default=5, ge=0, le=600)
     drain_timeout_s: float = Field(default=25, ge=0, le=3600)
-    public_url: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

@@ -28,14 +28,22 @@ def save(path: Path, state: dict[str, Any], *, config: TrainConfig, data_digest:
 def load(path: Path, *, config: TrainConfig, data_digest: str) -> dict[str, Any]:
     """Return the state of a run.
 
+    Args:
+        path: File that `save` has written.
+        config: Settings that the run must have.
+        data_digest: Digest of the data that the run must have been trained on.
+
+    Returns:
+        What was given to `save`, tensors on the CPU.
+
     Raises:
         TrainingError: If the file is damaged, or belongs to other settings or other data.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
-        raise TrainingError(f"{path} cannot be read as a checkpoint: {error}") from error
-    if state.get("format") != FORMAT:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        raise TrainingError(f"{path} is damaged or not a checkpoint; remove it to begin the run again") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise TrainingError(f"{path} is not a checkpoint of this version ({FORMAT})")
     wanted = asdict(config)
     differing = [key for key in wanted if state["config"].get(key) != wanted[key]]
@@ -44,7 +52,7 @@ def load(path: Path, *, config: TrainConfig, data_digest: str) -> dict[str, Any]
         raise TrainingError(f"{path} belongs to other settings ({found}); use another --out or the same settings")
     if state["data_digest"] != data_digest:
         raise TrainingError(f"{path} was trained on other data ({state['data_digest'][:12]}, now {data_digest[:12]})")
-    return state
+    return dict(state)
 
 
 def save_snapshot(path: Path, generator_ema: nn.Module, details: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def pack(raw: RawData, out: Path, *, name: str, labels: list[Label], licence: str) -> PictureSet:
-    """Write what a reader found as one packed file, atomically, and return it.
+    """Write what a reader found as one packed file, atomically, and read it back.
 
     Args:
         raw: The splits.
@@ -83,6 +83,9 @@ def pack(raw: RawData, out: Path, *, name: str, labels: list[Label], licence: st
         name: Name of the data set.
         labels: One per class of `raw`, in order; empty for a set without classes.
         licence: Licence of the pictures, as text.
+
+    Returns:
+        The data set, as `load` gives it.
 
     Raises:
         TrainingError: If there are other labels than classes.
@@ -117,6 +120,12 @@ def content_digest(*splits: RawSplit) -> str:
 
 def load(path: Path) -> PictureSet:
     """Return the data set of a packed file.
+
+    Args:
+        path: File that `pack` has written.
+
+    Returns:
+        All of it, in memory.
 
     Raises:
         TrainingError: If the file is missing or was not written by `prepare`.

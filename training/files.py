@@ -13,6 +13,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        beside.touch()  # where nothing can be written, this is an OSError whoever the writer
         yield beside
         with beside.open("rb+") as file:
             os.fchmod(file.fileno(), 0o644)

@@ -97,8 +97,8 @@ class Trainer:
                 f"preset {config.preset} makes {config.resolution}x{config.resolution} pictures, the data has "
                 f"{width}x{height}; prepare it with --size {config.resolution}"
             )
-        if config.batch_size % threads:
-            raise TrainingError(f"batch size {config.batch_size} is not a multiple of {threads} threads")
+        if threads < 1 or config.batch_size % threads:
+            raise TrainingError(f"batch size {config.batch_size} cannot be shared evenly by {threads} threads")
         self.config, self.data, self.device = config, data, torch.device(device)
         self.network = config.network(channels=channels, num_classes=data.num_classes)
         self.pool = ShardPool(threads)
@@ -130,6 +130,9 @@ class Trainer:
 
         Args:
             progress: Part of the budget used, in [0, 1]; sets the learning rate, gamma, beta2 and the label's strength.
+
+        Returns:
+            Means over the batch.
 
         Raises:
             DivergedError: If a loss is not finite, or the logit gap has been too wide for too long.

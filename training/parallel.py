@@ -20,7 +20,7 @@ class ShardPool:
 
     def __init__(self, num_threads: int) -> None:
         self.num_threads = num_threads
-        torch.set_num_threads(1 if num_threads > 1 else torch.get_num_threads())
+        torch.set_num_threads(1)
         self._pool = ThreadPoolExecutor(num_threads, "shard", initializer=torch.set_num_threads, initargs=(1,))
 
     def map(self, function: Callable[[Shard], Result], shards: Sequence[Shard]) -> list[Result]:

@@ -48,11 +48,21 @@ PRESETS = {
 def preset(name: str, *, seed: int = 0, batch_size: int | None = None) -> TrainConfig:
     """Return a named preset, with what the user changed.
 
+    Args:
+        name: A key of `PRESETS`.
+        seed: Seed of the weights, the shuffles and the latents, in [0, 2**32).
+        batch_size: Images per step; `None`: the preset's.
+
+    Returns:
+        A configuration of its own.
+
     Raises:
-        TrainingError: If there is no such preset, or the batch size is not positive.
+        TrainingError: If there is no such preset, or a value is out of range.
     """
     if name not in PRESETS:
         raise TrainingError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
     if batch_size is not None and batch_size < 1:
         raise TrainingError(f"batch size {batch_size} is not positive")
+    if not 0 <= seed < 2**32:
+        raise TrainingError(f"seed {seed} is not in 0..2**32 - 1")
     return replace(PRESETS[name], seed=seed, batch_size=batch_size or PRESETS[name].batch_size)

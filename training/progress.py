@@ -49,6 +49,7 @@ class StatusLine:
 
 def append_stats(path: Path, row: Mapping[str, float | int | str]) -> None:
     """Append one JSON object as a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 

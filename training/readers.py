@@ -141,24 +141,15 @@ def _read_image_folder(folder: Path, size: int, channels: int | None) -> RawData
     images, names = _read_files(train_files, size, mode, skipped)
     if not images:
         first = f"; the first skipped: {skipped[0]}" if skipped else ""
-        raise TrainingError(f"{folder}: of {len(train_files + holdout_files)} image files none is left to train on{first}")
+        raise TrainingError(f"{folder} holds no picture to train on, of {len(train_files)} image files{first}")
     classes = sorted(set(names))
-    for path, name in holdout_files:
-        if name not in classes:
-            skipped.append(f"{path}: class {name!r} is not among the training classes")
-    holdout_images, holdout_names = _read_files(
-        [(path, name) for path, name in holdout_files if name in classes], size, mode, skipped
-    )
-    empty = np.zeros((0, size, size, len(mode)), np.uint8)
-    return RawData(
-        RawSplit(np.stack(images), np.array([classes.index(name) for name in names], np.int64)),
-        RawSplit(
-            np.stack(holdout_images) if holdout_images else empty,
-            np.array([classes.index(name) for name in holdout_names], np.int64),
-        ),
-        classes if len(classes) > 1 else [],
-        skipped,
-    )
+    strangers = [file for file in holdout_files if file[1] not in classes]
+    skipped += [f"{path}: class {name!r} is not among the training classes" for path, name in strangers]
+    known = [file for file in holdout_files if file[1] in classes]
+    shape = (size, size, len(mode))
+    train = _as_split(images, names, classes, shape)
+    holdout = _as_split(*_read_files(known, size, mode, skipped), classes, shape)
+    return RawData(train, holdout, classes if len(classes) > 1 else [], skipped)
 
 
 def _labelled_files(root: Path, skipped: list[str]) -> list[LabelledFile]:
@@ -183,9 +174,7 @@ def _hold_out(files: list[LabelledFile]) -> tuple[list[LabelledFile], list[Label
     return splits
 
 
-def _read_files(
-    files: list[LabelledFile], size: int, mode: str, skipped: list[str]
-) -> tuple[list[Pixels], list[str]]:
+def _read_files(files: list[LabelledFile], size: int, mode: str, skipped: list[str]) -> tuple[list[Pixels], list[str]]:
     """Return pictures and the names of their classes; files that cannot be read are added to `skipped`."""
     images, names = [], []
     for path, name in files:
@@ -196,6 +185,11 @@ def _read_files(
         else:
             names.append(name)
     return images, names
+
+
+def _as_split(images: list[Pixels], names: list[str], classes: list[str], shape: tuple[int, ...]) -> RawSplit:
+    labels = np.array([classes.index(name) for name in names], np.int64)
+    return RawSplit(np.array(images, np.uint8).reshape(-1, *shape), labels)
 
 
 def _common_mode(files: list[LabelledFile]) -> str:

@@ -9,8 +9,8 @@ from service.pipeline import Look, ServedModel
 
 DEFAULT_QUALITY = 85
 CSS_BASIC_COLOURS = frozenset(
-    ("aqua", "black", "blue", "fuchsia", "gray", "green", "lime", "maroon")
-    + ("navy", "olive", "purple", "red", "silver", "teal", "white", "yellow")
+    {"aqua", "black", "blue", "fuchsia", "gray", "green", "lime", "maroon"}
+    | {"navy", "olive", "purple", "red", "silver", "teal", "white", "yellow"}
 )
 
 

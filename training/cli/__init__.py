@@ -11,23 +11,34 @@ from training.errors import TrainingError
 COMMANDS = (prepare, train, evaluate, export, sample)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, or 1 after a mistake that is explained in one line.
-
-    Args:
-        arguments: The command line without the program's name; `None`: the process's own.
-    """
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m training", description="Train generators and export bundles.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(subparsers)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a mistake is explained in one line.
+
+    Args:
+        arguments: The command line without the program's name; `None`: the process's own.
+
+    Returns:
+        The exit status: 0, 1 after a mistake, 130 after Ctrl-C.
+    """
+    options = build_parser().parse_args(arguments)
     try:
         options.run(options)
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (TrainingError, OSError) as error:
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0

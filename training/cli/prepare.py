@@ -48,24 +48,32 @@ def run(options: argparse.Namespace) -> None:
 def _read_labels(path: Path) -> list[Label]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return [Label(e) if isinstance(e, str) else Label(str(e["name"]), tuple(e.get("aliases", ()))) for e in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(
-            f"--labels {path}: {error!r}; expected a JSON list of names or {{name, aliases}}"
-        ) from error
+        if not isinstance(entries, list):
+            raise TypeError(f"not a list but {type(entries).__name__}")
+        return [
+            Label(e) if isinstance(e, str) else Label(str(e["name"]), _words(e.get("aliases", []))) for e in entries
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(f"--labels {path}: {error}; expected a JSON list of names or {{name, aliases}}") from error
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"aliases are not a list but {value!r}")
+    return tuple(map(str, value))
 
 
 def _licence_in(source: Path) -> str:
     for name in LICENCE_NAMES:
         if (source / name).is_file():
-            return (source / name).read_text(encoding="utf-8").strip()
+            return (source / name).read_text(encoding="utf-8", errors="replace").strip()
     return "not stated"
 
 
 def _describe(data: PictureSet, skipped: list[str], out: Path) -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)
     height, width, channels = data.size
-    console.print(f"{data.name}: {width}x{height}x{channels}, data hash {data.digest[:16]}", highlight=False)
+    console.print(f"{data.name}: {width}x{height}x{channels}, data hash {data.digest[:16]}", soft_wrap=True)
     table = Table("class", "train", "hold-out")
     for index, label in enumerate(data.labels):
         counts = [str(int(torch.sum(split.labels == index))) for split in (data.train, data.holdout)]
@@ -73,5 +81,5 @@ def _describe(data: PictureSet, skipped: list[str], out: Path) -> None:
     table.add_row("all", str(len(data.train)), str(len(data.holdout)))
     console.print(table)
     for line in skipped:
-        console.print(f"skipped {line}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"wrote {out}; {len(skipped)} files skipped", highlight=False, soft_wrap=True)
+        console.print(f"skipped {line}", soft_wrap=True)
+    console.print(f"wrote {out}; {len(skipped)} files skipped", soft_wrap=True)

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from training import data as datasets
+from training.errors import TrainingError
 from training.files import replacing
 from training.loop import Budget, Run, Trainer
 from training.presets import PRESETS, preset
@@ -45,10 +46,14 @@ def run(options: argparse.Namespace) -> None:
     data = datasets.load(options.data)
     config = preset(options.preset, seed=options.seed, batch_size=options.batch_size)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-    threads = 1 if device == "cuda" else options.threads or _usable_threads(config.batch_size)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("--device cuda: torch finds no CUDA device on this machine")
+    threads = 1 if device == "cuda" else options.threads
+    if threads is None:
+        threads = _usable_threads(config.batch_size)
     trainer = Trainer(config, data, threads=threads, device=device)
 
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)
     status = StatusLine(console)
     snapshot_minutes = options.snapshot_minutes or min(max((options.minutes or 60) / 12, 0.5), 10)
     session = Run(
@@ -66,7 +71,6 @@ def run(options: argparse.Namespace) -> None:
         f"{'resuming' if resumed else 'training'} {config.preset} on {data.name}: {len(data.train)} pictures, "
         f"{data.num_classes} classes; {device}, {threads} threads, {'bfloat16' if trainer.amp else 'float32'}; "
         f"run folder {options.out}",
-        highlight=False,
         soft_wrap=True,
     )
     try:
@@ -78,7 +82,6 @@ def run(options: argparse.Namespace) -> None:
     console.print(
         f"{verb} after {duration(trainer.elapsed_s)} and {trainer.nimg} images; next: "
         f"python -m training evaluate {options.out}",
-        highlight=False,
         soft_wrap=True,
     )
 

@@ -1,0 +1,758 @@
+"""The batcher, driven directly: what shares a batch, who is refused, and who is told what when something goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from service.batcher import (
+    BackendFailure,
+    Batcher,
+    BatchTiming,
+    DeadlineExceeded,
+    Done,
+    Draining,
+    QueueFull,
+    RequestTooLarge,
+)
+
+FOREVER_S = 3600.0
+
+
+class Crash(BaseException):
+    """What a run function should never raise."""
+
+
+class Call:
+    """One call of the fake backend, answered by the test."""
+
+    def __init__(self, items: Sequence[str]) -> None:
+        self.items = list(items)
+        self.answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+
+    def succeed(self) -> None:
+        self.answer.set_result([item.upper() for item in self.items])
+
+
+class Backend:
+    """A run function that turns letters into capitals when the test says so."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    async def __call__(self, items: Sequence[str]) -> list[str]:
+        call = Call(items)
+        self.calls.append(call)
+        return await call.answer
+
+    @property
+    def batches(self) -> list[str]:
+        return ["".join(call.items) for call in self.calls]
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Diary:
+    """An observer that writes everything down."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[object, ...]] = []
+        self.last_depth = (0, 0)
+        self.most_queued = 0
+
+    def batch_started(self, size: int) -> None:
+        self.entries.append(("started", size))
+
+    def batch_finished(self, size: int, seconds: float) -> None:
+        self.entries.append(("finished", size, seconds))
+
+    def waited(self, seconds: float) -> None:
+        self.entries.append(("waited", seconds))
+
+    def rejected(self, reason: str) -> None:
+        self.entries.append(("rejected", reason))
+
+    def cancelled(self, stage: str) -> None:
+        self.entries.append(("cancelled", stage))
+
+    def depth(self, queued: int, in_flight: int) -> None:
+        self.last_depth = (queued, in_flight)
+        self.most_queued = max(self.most_queued, queued)
+
+
+async def settle() -> None:
+    """Let every callback that is ready, and what follows from it, run."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def batching(
+    run: Callable[[Sequence[str]], Coroutine[Any, Any, Sequence[str]]], **limits: Any
+) -> AsyncIterator[Batcher[str, str]]:
+    """Start a batcher with generous limits where none are given, and close it."""
+    batcher = Batcher(run, **{"max_batch_size": 8, "max_queue": 64, **limits})
+    batcher.start()
+    try:
+        yield batcher
+    finally:
+        await batcher.close()
+        assert (batcher.queued, batcher.in_flight) == (0, 0)
+
+
+def submit(batcher: Batcher[str, str], items: str, timeout_s: float = FOREVER_S) -> asyncio.Task[str]:
+    """Submit one item per letter from a task, which joins the values."""
+
+    async def request() -> str:
+        return "".join(done.value for done in await batcher.submit(items, timeout_s=timeout_s))
+
+    task = asyncio.create_task(request())
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # a test need not await it
+    return task
+
+
+async def occupy(batcher: Batcher[str, str]) -> asyncio.Task[str]:
+    """Give one worker the item `-`, so that what comes next has to wait."""
+    task = submit(batcher, "-")
+    await settle()
+    return task
+
+
+async def test_request_returns_results_in_item_order_with_timing() -> None:
+    """A request gets one result per item, in order, each with its waiting time, run time and batch size."""
+    backend, clock = Backend(), Clock()
+    async with batching(backend, max_batch_size=2, clock=clock) as batcher:
+        task = asyncio.create_task(batcher.submit("abc", timeout_s=FOREVER_S))
+        await asyncio.sleep(0)
+        clock.now += 1
+        await settle()
+        clock.now += 4
+        backend.calls[0].succeed()
+        await settle()
+        clock.now += 8
+        backend.calls[1].succeed()
+
+        first, last = BatchTiming(queue_s=1, run_s=4, batch_size=2), BatchTiming(queue_s=5, run_s=8, batch_size=1)
+        assert await task == [Done("A", first), Done("B", first), Done("C", last)]
+
+
+async def test_empty_request_returns_nothing() -> None:
+    """A request without items is answered without a batch."""
+    backend = Backend()
+    async with batching(backend) as batcher:
+        assert await batcher.submit([], timeout_s=1) == []
+    assert backend.calls == []
+
+
+async def test_free_worker_takes_a_lone_item_at_once() -> None:
+    """A single item does not wait for company."""
+    backend = Backend()
+    async with batching(backend) as batcher:
+        task = submit(batcher, "a")
+        await settle()
+        assert backend.batches == ["a"]
+        backend.calls[0].succeed()
+        assert await task == "A"
+
+
+async def test_items_waiting_for_a_busy_worker_share_a_batch() -> None:
+    """What arrives during a batch forms the next ones, up to their size limit."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=3) as batcher:
+        tasks = [await occupy(batcher), *(submit(batcher, letter) for letter in "abcd")]
+        await settle()
+        assert (backend.batches, batcher.queued, batcher.in_flight) == (["-"], 4, 1)
+        for index in range(3):
+            backend.calls[index].succeed()
+            await settle()
+        assert backend.batches == ["-", "abc", "d"]
+        assert await asyncio.gather(*tasks) == ["-", "A", "B", "C", "D"]
+
+
+async def test_items_submitted_before_start_run_after_it() -> None:
+    """Admission works before the workers are there."""
+    backend = Backend()
+    batcher = Batcher(backend, max_batch_size=8, max_queue=8)
+    task = submit(batcher, "ab")
+    await settle()
+    assert (backend.calls, batcher.queued) == ([], 2)
+    batcher.start()
+    await settle()
+    backend.calls[0].succeed()
+    assert await task == "AB"
+    await batcher.close()
+
+
+async def test_rotation_takes_requests_in_turn() -> None:
+    """A large request gives one item per turn, so that a later single item rides in the next batch."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=3) as batcher:
+        tasks = [await occupy(batcher), submit(batcher, "abcdef"), submit(batcher, "xy"), submit(batcher, "q")]
+        await settle()
+        for index in range(4):
+            backend.calls[index].succeed()
+            await settle()
+        assert backend.batches == ["-", "axq", "byc", "def"]
+        assert await asyncio.gather(*tasks) == ["-", "ABCDEF", "XY", "Q"]
+
+
+async def test_two_workers_run_batches_side_by_side() -> None:
+    """Each worker has a batch of its own, and they may finish in any order."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=2, workers=2) as batcher:
+        tasks = [submit(batcher, "abcde"), submit(batcher, "x")]
+        await settle()
+        assert (backend.batches, batcher.queued, batcher.in_flight) == (["ax", "bc"], 2, 4)
+        for index in (1, 0, 2):
+            backend.calls[index].succeed()
+            await settle()
+        assert backend.batches == ["ax", "bc", "de"]
+        assert await asyncio.gather(*tasks) == ["ABCDE", "X"]
+
+
+async def test_cancelled_waiting_request_returns_its_slots_at_once() -> None:
+    """A caller that leaves makes room in the queue, and its items never run."""
+    backend, diary = Backend(), Diary()
+    async with batching(backend, max_queue=4, observer=diary) as batcher:
+        await occupy(batcher)
+        leaver, stayer = submit(batcher, "abc"), submit(batcher, "x")
+        await settle()
+        leaver.cancel()
+        await settle()
+        assert (batcher.queued, diary.last_depth) == (1, (1, 1))
+        newcomer = submit(batcher, "def")
+        await settle()
+        for index in range(2):
+            backend.calls[index].succeed()
+            await settle()
+        assert backend.batches == ["-", "xdef"]
+        assert (await stayer, await newcomer) == ("X", "DEF")
+    assert ("cancelled", "queued") in diary.entries
+
+
+async def test_request_cancelled_just_before_dispatch_does_not_run() -> None:
+    """A worker that comes free between the cancellation and its delivery passes over the dead items."""
+    backend = Backend()
+    async with batching(backend) as batcher:
+        await occupy(batcher)
+        leaver, stayer = submit(batcher, "abc"), submit(batcher, "x")
+        await settle()
+        backend.calls[0].succeed()
+        leaver.cancel()
+        await settle()
+        assert (backend.batches, batcher.queued) == (["-", "x"], 0)
+        backend.calls[1].succeed()
+        assert await stayer == "X"
+
+
+async def test_cancelled_item_leaves_batch_mates_unharmed() -> None:
+    """A caller that leaves during its batch loses its result, frees its waiting items, and harms nobody."""
+    backend, diary = Backend(), Diary()
+    async with batching(backend, max_batch_size=2, observer=diary) as batcher:
+        leaver, mate = submit(batcher, "abc"), submit(batcher, "x")
+        await settle()
+        assert (backend.batches, batcher.queued) == (["ax"], 2)
+        leaver.cancel()
+        await settle()
+        assert (batcher.queued, batcher.in_flight) == (0, 2)
+        backend.calls[0].succeed()
+        assert await mate == "X"
+        await settle()
+        assert (leaver.cancelled(), backend.batches, batcher.in_flight) == (True, ["ax"], 0)
+    assert ("cancelled", "running") in diary.entries
+
+
+async def test_raising_run_fails_its_batch_and_no_other() -> None:
+    """Everyone in the batch learns the cause, and the worker takes the next batch."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=2) as batcher:
+        doomed, mate, other = submit(batcher, "a"), submit(batcher, "b"), submit(batcher, "c")
+        await settle()
+        boom = RuntimeError("boom")
+        backend.calls[0].answer.set_exception(boom)
+        for task in (doomed, mate):
+            with pytest.raises(BackendFailure, match="RuntimeError") as failure:
+                await task
+            assert failure.value.__cause__ is boom
+        backend.calls[1].succeed()
+        assert await other == "C"
+
+
+@pytest.mark.parametrize("results", [["A"], ["A", "B", "C"], [], None])
+async def test_results_of_wrong_length_fail_the_batch(results: list[str]) -> None:
+    """Results that cannot be matched to their items reach nobody."""
+    backend = Backend()
+    async with batching(backend) as batcher:
+        tasks = [submit(batcher, "a"), submit(batcher, "b")]
+        await settle()
+        backend.calls[0].answer.set_result(results)
+        for task in tasks:
+            with pytest.raises(BackendFailure):
+                await task
+
+
+async def test_failed_item_frees_the_rest_of_its_request() -> None:
+    """A request that cannot succeed any more gives its slots back and does not run on."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=2) as batcher:
+        doomed, mate = submit(batcher, "abcdef"), submit(batcher, "xyz")
+        await settle()
+        assert (backend.batches, batcher.queued) == (["ax"], 7)
+        backend.calls[0].answer.set_exception(RuntimeError())
+        await settle()
+        assert (backend.batches, batcher.queued, batcher.in_flight) == (["ax"], 0, 0)
+        for task in (doomed, mate):
+            with pytest.raises(BackendFailure):
+                await task
+
+
+async def test_item_of_a_failed_request_in_another_batch_is_discarded() -> None:
+    """A request that failed in one batch ignores what its other batch brings; the mate there does not."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=2, workers=2) as batcher:
+        doomed, mate = submit(batcher, "abc"), submit(batcher, "x")
+        await settle()
+        assert backend.batches == ["ax", "bc"]
+        backend.calls[1].answer.set_exception(RuntimeError())
+        with pytest.raises(BackendFailure):
+            await doomed
+        backend.calls[0].succeed()
+        assert await mate == "X"
+
+
+async def test_deadline_of_waiting_request_drops_its_items() -> None:
+    """A request whose time runs out in the queue fails then, frees its slots, and is never run."""
+    backend = Backend()
+    async with batching(backend) as batcher:
+        first = await occupy(batcher)
+        late = submit(batcher, "abc", timeout_s=0.001)
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert batcher.queued == 0
+        backend.calls[0].succeed()
+        assert await first == "-"
+        await settle()
+        assert backend.batches == ["-"]
+
+
+async def test_worker_drops_items_past_their_deadline_before_the_run() -> None:
+    """A worker reads the clock itself: a late timer does not send a dead item to the device."""
+    backend, clock = Backend(), Clock()
+    async with batching(backend, clock=clock) as batcher:
+        await occupy(batcher)
+        late, patient = submit(batcher, "ab", timeout_s=10), submit(batcher, "x")
+        await settle()
+        clock.now += 10
+        backend.calls[0].succeed()
+        await settle()
+        assert (backend.batches, batcher.queued) == (["-", "x"], 0)
+        with pytest.raises(DeadlineExceeded):
+            await late
+        backend.calls[1].succeed()
+        assert await patient == "X"
+
+
+async def test_deadline_in_flight_fails_only_its_caller() -> None:
+    """A caller is told at its deadline although its item is being run, and the batch goes on for the others."""
+    backend = Backend()
+    async with batching(backend) as batcher:
+        late, mate = submit(batcher, "a", timeout_s=0.001), submit(batcher, "x")
+        await settle()
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert (backend.batches, batcher.in_flight, mate.done()) == (["ax"], 2, False)
+        backend.calls[0].succeed()
+        assert await mate == "X"
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, -1.0])
+async def test_request_without_time_fails_unqueued(timeout_s: float) -> None:
+    """A request that comes too late is not admitted."""
+    backend = Backend()
+    async with batching(backend) as batcher:
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit("a", timeout_s=timeout_s)
+        await settle()
+    assert backend.calls == []
+
+
+async def test_thousand_concurrent_requests_never_exceed_the_queue() -> None:
+    """Exactly as many items are admitted as there are slots, all others are refused at once, and all slots return."""
+    backend, diary = Backend(), Diary()
+    async with batching(backend, max_batch_size=4, max_queue=100, observer=diary) as batcher:
+        await occupy(batcher)
+        tasks = [submit(batcher, "ab" if number % 3 else "a") for number in range(1000)]
+        await settle()
+        assert batcher.queued == 100
+        refused = [task for task in tasks if task.done()]
+        assert all(isinstance(task.exception(), QueueFull) for task in refused)
+        while batcher.in_flight:
+            backend.calls[-1].succeed()
+            await settle()
+        answers = [task.result() for task in tasks if task not in refused]
+        assert set(answers) == {"A", "AB"}
+        assert len("".join(answers)) == 100
+    assert (diary.most_queued, batcher.limit) == (100, 100)
+    assert diary.entries.count(("rejected", "full")) == len(refused)
+
+
+async def test_items_in_flight_take_no_slots() -> None:
+    """Only waiting items count against the queue's limit."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=2, max_queue=2) as batcher:
+        submit(batcher, "ab")
+        await settle()
+        assert (batcher.queued, batcher.in_flight) == (0, 2)
+        submit(batcher, "cd")
+        await settle()
+        assert (batcher.queued, batcher.in_flight) == (2, 2)
+        with pytest.raises(QueueFull):
+            await batcher.submit("e", timeout_s=FOREVER_S)
+
+
+async def test_request_larger_than_the_queue_is_refused_as_such() -> None:
+    """A request that could never fit is told so, even by an empty queue."""
+    diary = Diary()
+    async with batching(Backend(), max_queue=2, observer=diary) as batcher:
+        with pytest.raises(RequestTooLarge, match="3 items never fit a queue of 2"):
+            await batcher.submit("abc", timeout_s=FOREVER_S)
+    assert diary.entries == [("rejected", "too_large")]
+
+
+async def measured(batcher: Batcher[str, str], backend: Backend, clock: Clock, *, batches: int, seconds: float) -> None:
+    """Let some full batches take so many seconds each."""
+    for _ in range(batches):
+        task = submit(batcher, "abcdefgh")
+        await settle()
+        clock.now += seconds
+        backend.calls[-1].succeed()
+        await task
+
+
+async def test_retry_after_follows_the_drain_rate() -> None:
+    """A refused caller is told how long the queue takes at the measured rate, or a second when there is none."""
+    backend, clock = Backend(), Clock()
+    async with batching(backend, max_queue=8, clock=clock) as batcher:
+        assert batcher.drain_rate == 0
+        await occupy(batcher)
+        waiting = submit(batcher, "abcd")
+        await settle()
+        with pytest.raises(QueueFull) as unmeasured:
+            await batcher.submit("vwxyz", timeout_s=FOREVER_S)
+        assert unmeasured.value.retry_after_s == 1
+        backend.calls[0].succeed()
+        await settle()
+        backend.calls[1].succeed()
+        await waiting
+
+        await measured(batcher, backend, clock, batches=1, seconds=16)
+        assert batcher.drain_rate == 0.5
+        await occupy(batcher)
+        submit(batcher, "abcd")
+        await settle()
+        with pytest.raises(QueueFull) as known:
+            await batcher.submit("vwxyz", timeout_s=FOREVER_S)
+        assert known.value.retry_after_s == 8
+
+
+async def test_drain_rate_counts_all_workers_and_full_batches() -> None:
+    """A slow batch that is not full does not lower the rate, a faster one raises it, a failed one does not count."""
+    backend, clock = Backend(), Clock()
+    async with batching(backend, workers=2, clock=clock) as batcher:
+        await measured(batcher, backend, clock, batches=1, seconds=8)
+        assert batcher.drain_rate == 2
+        for seconds, slower in ((5, True), (0.5, False)):
+            task = submit(batcher, "a")
+            await settle()
+            clock.now += seconds
+            backend.calls[-1].succeed()
+            await task
+            assert (batcher.drain_rate == 2) is slower
+        assert batcher.drain_rate == pytest.approx(2 / 0.9)
+        task = submit(batcher, "abcdefgh")
+        await settle()
+        backend.calls[-1].answer.set_exception(RuntimeError())
+        with pytest.raises(BackendFailure):
+            await task
+        assert batcher.drain_rate == pytest.approx(2 / 0.9)
+
+
+async def test_hopeless_deadline_is_refused_once_the_rate_is_trusted() -> None:
+    """A request that must miss its deadline behind the others is refused at once; rotation is taken into account."""
+    backend, clock, diary = Backend(), Clock(), Diary()
+    async with batching(backend, clock=clock, observer=diary) as batcher:
+        await measured(batcher, backend, clock, batches=8, seconds=8)
+        await occupy(batcher)
+        hopeful = submit(batcher, "abcdefgh", timeout_s=3)
+        await settle()
+        assert batcher.queued == 8, "nobody is waiting: tried, whatever the estimate says"
+        single = submit(batcher, "x", timeout_s=2)
+        await settle()
+        assert batcher.queued == 9, "one turn of the large request, then this one"
+        with pytest.raises(QueueFull) as refusal:
+            await batcher.submit("pq", timeout_s=4)
+        assert refusal.value.retry_after_s == 9
+        assert diary.entries[-1] == ("rejected", "deadline")
+        enough = submit(batcher, "pq", timeout_s=5)
+        await settle()
+        assert batcher.queued == 11
+        for task in (hopeful, single, enough):
+            task.cancel()
+
+
+async def test_hopeless_deadline_is_admitted_while_the_rate_is_young() -> None:
+    """A few batches are no ground to refuse anybody."""
+    backend, clock = Backend(), Clock()
+    async with batching(backend, clock=clock) as batcher:
+        await measured(batcher, backend, clock, batches=7, seconds=8)
+        await occupy(batcher)
+        tasks = [submit(batcher, "abcdefgh"), submit(batcher, "x", timeout_s=1)]
+        await settle()
+        assert batcher.queued == 9
+        assert not any(task.done() for task in tasks)
+
+
+async def test_drain_finishes_what_was_admitted() -> None:
+    """Draining refuses new requests, completes the old ones, and ends the workers."""
+    backend, diary = Backend(), Diary()
+    async with batching(backend, max_batch_size=2, observer=diary) as batcher:
+        task = submit(batcher, "abc")
+        await settle()
+        drained = asyncio.create_task(batcher.drain(FOREVER_S))
+        await settle()
+        with pytest.raises(Draining):
+            await batcher.submit("x", timeout_s=FOREVER_S)
+        for index in range(2):
+            assert not drained.done()
+            backend.calls[index].succeed()
+            await settle()
+        assert (await task, await drained) == ("ABC", True)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert ("rejected", "draining") in diary.entries
+
+
+async def test_drain_waits_for_batches_whose_callers_left() -> None:
+    """The device is free when a drain says so."""
+    backend = Backend()
+    async with batching(backend) as batcher:
+        submit(batcher, "a").cancel()
+        leaver = submit(batcher, "b")
+        await settle()
+        leaver.cancel()
+        drained = asyncio.create_task(batcher.drain(FOREVER_S))
+        await settle()
+        assert (drained.done(), batcher.in_flight) == (False, 1)
+        backend.calls[0].succeed()
+        assert await drained is True
+
+
+async def test_drain_of_idle_batcher_succeeds_without_time() -> None:
+    """With nothing to finish, no time is needed."""
+    async with batching(Backend()) as batcher:
+        assert await batcher.drain(0) is True
+
+
+async def test_drain_out_of_time_fails_the_rest() -> None:
+    """At the time limit, what waits and what runs fails with `Draining`."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=2) as batcher:
+        tasks = [submit(batcher, "abc"), submit(batcher, "x")]
+        await settle()
+        assert (batcher.queued, batcher.in_flight) == (2, 2)
+        assert await batcher.drain(0.001) is False
+        assert (batcher.queued, batcher.in_flight) == (0, 0)
+        for task in tasks:
+            with pytest.raises(Draining):
+                await task
+        assert backend.calls[0].answer.cancelled()
+
+
+async def test_close_fails_everything_open() -> None:
+    """Closing does not wait: every caller gets `Draining`, later ones too, and a second close does nothing."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=2, workers=2) as batcher:
+        tasks = [submit(batcher, "abcdef"), submit(batcher, "x")]
+        await settle()
+        await batcher.close()
+        for task in (*tasks, submit(batcher, "y")):
+            with pytest.raises(Draining):
+                await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        with pytest.raises(RuntimeError):
+            batcher.start()
+
+
+async def test_close_outlives_a_run_that_swallows_its_cancellation() -> None:
+    """A run function that answers a cancellation with results ends its worker all the same."""
+
+    async def stubborn(items: Sequence[str]) -> Sequence[str]:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return items
+
+    async with batching(stubborn) as batcher:
+        task = submit(batcher, "a")
+        await settle()
+        await batcher.close()
+        with pytest.raises(Draining):
+            await task
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, Crash, GeneratorExit])
+async def test_crashed_worker_is_restarted(kind: type[BaseException]) -> None:
+    """A run function that raises what no handler expects fails its batch, is reported, and costs no worker."""
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+
+    async def run(items: Sequence[str]) -> Sequence[str]:
+        if "!" in items:
+            raise kind
+        return items
+
+    async with batching(run, max_batch_size=2) as batcher:
+        doomed = submit(batcher, "a!bc")
+        with pytest.raises(BackendFailure) as failure:
+            await doomed
+        assert isinstance(failure.value.__cause__, kind)
+        assert (batcher.queued, batcher.in_flight) == (0, 0)
+        assert await submit(batcher, "xyz") == "xyz"
+    assert [type(report["exception"]) for report in reports] == [kind]
+
+
+async def test_raising_observer_leaks_no_slots() -> None:
+    """An observer that breaks its word fails a batch, and neither a worker nor a slot is lost."""
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
+
+    class Faulty(Diary):
+        broken = True
+
+        def batch_started(self, size: int) -> None:
+            if self.broken:
+                raise OSError
+
+        def batch_finished(self, size: int, seconds: float) -> None:
+            if self.broken:
+                raise OSError
+
+    async def run(items: Sequence[str]) -> Sequence[str]:
+        return items
+
+    faulty = Faulty()
+    async with batching(run, observer=faulty) as batcher:
+        with pytest.raises(BackendFailure):
+            await submit(batcher, "a")
+        faulty.broken = False
+        assert await submit(batcher, "b") == "b"
+        assert batcher.in_flight == 0
+
+
+def test_loop_that_ends_without_close_leaves_nothing_behind() -> None:
+    """A worker that is cancelled with its loop does not come back, and fails what it leaves."""
+    batchers: list[Batcher[str, str]] = []
+
+    async def main() -> None:
+        batcher = Batcher(Backend(), max_batch_size=1, max_queue=4, workers=2)
+        batchers.append(batcher)
+        batcher.start()
+        submit(batcher, "abc")
+        await settle()
+        assert (batcher.queued, batcher.in_flight) == (1, 2)
+
+    asyncio.run(main())
+    assert (batchers[0].queued, batchers[0].in_flight) == (0, 0)
+
+
+async def test_worker_cancelled_from_outside_closes_the_batcher() -> None:
+    """Whoever cancels the batcher's tasks ends it for good: nobody waits for a worker that is gone."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=1) as batcher:
+        (worker,) = asyncio.all_tasks() - {asyncio.current_task()}
+        tasks = [submit(batcher, "a"), submit(batcher, "b")]
+        await settle()
+        worker.cancel()
+        with pytest.raises(BackendFailure):
+            await tasks[0]
+        with pytest.raises(Draining):
+            await tasks[1]
+        with pytest.raises(Draining):
+            await batcher.submit("c", timeout_s=FOREVER_S)
+
+
+def test_system_exit_in_run_ends_the_loop() -> None:
+    """An order to exit is passed on, not taken for a failed batch."""
+
+    async def run(items: Sequence[str]) -> Sequence[str]:
+        raise SystemExit(70)
+
+    async def main() -> None:
+        batcher = Batcher(run, max_batch_size=1, max_queue=1)
+        batcher.start()
+        try:
+            await batcher.submit("a", timeout_s=FOREVER_S)
+        finally:
+            await batcher.close()
+
+    with pytest.raises(SystemExit, match="70"):
+        asyncio.run(main())
+
+
+async def test_observer_is_told_the_whole_story() -> None:
+    """Waiting time per item, start and end of each batch, and the depth are reported."""
+    backend, clock, diary = Backend(), Clock(), Diary()
+    async with batching(backend, max_batch_size=2, clock=clock, observer=diary) as batcher:
+        task = submit(batcher, "abc")
+        await asyncio.sleep(0)
+        assert diary.last_depth == (3, 0)
+        clock.now += 1
+        await settle()
+        assert diary.last_depth == (1, 2)
+        for index in range(2):
+            clock.now += 2
+            backend.calls[index].succeed()
+            await settle()
+        await task
+    first = [("started", 2), ("waited", 1), ("waited", 1), ("finished", 2, 2)]
+    assert diary.entries == [*first, ("started", 1), ("waited", 3), ("finished", 1, 2)]
+    assert diary.last_depth == (0, 0)
+
+
+async def test_oldest_in_flight_is_the_age_of_the_longest_running_batch() -> None:
+    """A watchdog sees the batch that has been out longest, whichever worker has it."""
+    backend, clock = Backend(), Clock()
+    async with batching(backend, max_batch_size=1, workers=2, clock=clock) as batcher:
+        assert batcher.oldest_in_flight_s == 0
+        for letter in "abc":
+            submit(batcher, letter)
+            await settle()
+            clock.now += 5
+        assert batcher.oldest_in_flight_s == 15
+        backend.calls[0].succeed()
+        await settle()
+        assert batcher.oldest_in_flight_s == 10
+
+
+@pytest.mark.parametrize("limit", ["max_batch_size", "max_queue", "workers"])
+def test_limit_below_one_is_refused(limit: str) -> None:
+    """A batcher that could never run anything is not built."""
+    limits: dict[str, Any] = {"max_batch_size": 1, "max_queue": 1, "workers": 1, limit: 0}
+    with pytest.raises(ValueError, match=f"{limit}=0"):
+        Batcher(Backend(), **limits)
+
+
+async def test_second_start_is_refused() -> None:
+    """A batcher has its workers once."""
+    async with batching(Backend()) as batcher:
+        with pytest.raises(RuntimeError, match="once"):
+            batcher.start()
