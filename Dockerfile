@@ -33,6 +33,10 @@ COPY LICENSE ./
 COPY service ./service
 RUN pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --no-cache-dir .
 
+# Whatever the umask was under which a bundle was exported, the user below can read it.
+COPY models /models
+RUN chmod -R a+rX /models
+
 
 FROM python:3.11-slim
 LABEL org.opencontainers.image.title="vitrine" \
@@ -47,7 +51,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 RUN groupadd --gid 10001 vitrine \
     && useradd --uid 10001 --gid vitrine --home-dir /tmp --no-create-home --shell /usr/sbin/nologin vitrine
 COPY --from=builder /opt/venv /opt/venv
-COPY models /models
+COPY --from=builder /models /models
 WORKDIR /srv
 USER 10001:10001
 EXPOSE 8000

@@ -1,6 +1,7 @@
 """Read the settings, serve, drain on SIGTERM."""
 
 import asyncio
+import math
 import signal
 import sys
 from types import FrameType
@@ -79,7 +80,7 @@ def main() -> int:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(settings.drain_timeout_s) or None,
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )
     DrainingServer(config, app.state.services).run()
     return 0

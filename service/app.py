@@ -46,9 +46,10 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for routes in (generate, interpolate, catalogue_routes, probes):
-        app.include_router(routes.router)
-    problems.install(app)
+    routers = [faces.router for faces in (generate, interpolate, catalogue_routes, probes)]
+    for router in routers:
+        app.include_router(router)
+    problems.install(app, [route for router in routers for route in router.routes])
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

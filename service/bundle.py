@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
-from service.operators import forbidden_operators
+from service.operators import forbidden_operators, repacked
 
 MANIFEST_NAME, GENERATOR_NAME = "manifest.json", "generator.pt"
 MAX_MANIFEST_BYTES = 1 << 20
@@ -138,19 +138,25 @@ class Bundle:
 
 
 def discover(models_dir: Path) -> dict[str, dict[int, Path]]:
-    """Return the bundle folders by name and version; hidden folders and names that are no version are passed over.
+    """Return the bundle folders by name and version; whatever is hidden, empty or no version is passed over.
 
     Raises:
         BundleError: If the models folder cannot be read.
     """
     try:
         folders = sorted(folder for folder in models_dir.iterdir() if folder.is_dir() and folder.name[0] != ".")
-        return {
-            folder.name: {int(v.name): v for v in sorted(folder.iterdir()) if v.name.isascii() and v.name.isdecimal()}
-            for folder in folders
-        }
     except OSError as error:
         raise BundleError(f"models folder {models_dir}: {error.strerror or error}") from error
+    found = {folder.name: _versions(folder) for folder in folders}
+    return {name: versions for name, versions in found.items() if versions}
+
+
+def _versions(folder: Path) -> dict[int, Path]:
+    """Return the versions in a model's folder; none if it cannot be read, as a volume's `lost+found` cannot."""
+    try:
+        return {int(v.name): v for v in sorted(folder.iterdir()) if v.name.isascii() and v.name.isdecimal()}
+    except OSError:
+        return {}
 
 
 def verify(folder: Path) -> Bundle:
@@ -199,8 +205,8 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
             raise BundleError(f"{name} has {size} bytes, the manifest says {entry.bytes}")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BundleError(f"{name}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
     if digest != entry.sha256:
         raise BundleError(f"{name} has SHA-256 {digest}, the manifest says {entry.sha256}")
 
@@ -212,7 +218,10 @@ def load(bundle: Bundle, device: torch.device) -> Generator:
         BundleError: If the archive does not load or the module is not what the manifest says.
     """
     try:
-        module = torch.jit.load(str(bundle.folder / GENERATOR_NAME), map_location=device)
+        content = (bundle.folder / GENERATOR_NAME).read_bytes()
+        if hashlib.sha256(content).hexdigest() != bundle.manifest.files[GENERATOR_NAME].sha256:
+            raise BundleError(f"{GENERATOR_NAME} has changed since it was verified")
+        module = torch.jit.load(repacked(content), map_location=device)
         module.eval()
         module.to(memory_format=torch.channels_last)
         module = torch.jit.freeze(module, preserved_attrs=["mapping", "synthesis", "w_avg"])

@@ -38,6 +38,7 @@ class Catalogue:
         self.refused: dict[str, str] = {}
         self.loaded = False
         self.draining = False
+        self.device: str | None = None  # where models run; known with the first one
         self._default = settings.default_model
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -53,8 +54,8 @@ class Catalogue:
         except BundleError as error:
             found = {}
             self.refused["*"] = str(error)
-        if self._default is None and found:
-            self._default = next(iter(found))
+        if self._default is None:
+            self._default = next(iter(found), None)
         for name, versions in found.items():
             for version, folder in versions.items():
                 model_id = f"{name}@{version}"
@@ -74,6 +75,7 @@ class Catalogue:
         started = time.monotonic()
         manifest, settings = bundle.manifest, self._settings
         device = choose_device(settings.device)
+        self.device = str(device)
         generator: Generator = await asyncio.to_thread(bundles.load, bundle, device)
         engine = LocalEngine(
             generator,
@@ -98,8 +100,7 @@ class Catalogue:
             metrics=self._metrics,
             max_queue_images=settings.max_queue_images,
         )
-        model.batcher.start()
-        self._models.setdefault(manifest.name, {})[manifest.version] = model
+        self.add(model)
         seconds = time.monotonic() - started
         self._metrics.model_info.labels(
             manifest.name, str(manifest.version), bundle.digest, "float32", str(device)
@@ -119,12 +120,17 @@ class Catalogue:
             seconds=round(seconds, 3),
         )
 
+    def add(self, model: ServedModel) -> None:
+        """Serve a model whose engine is warm."""
+        model.batcher.start()
+        self._models.setdefault(model.manifest.name, {})[model.manifest.version] = model
+
     def reasons(self) -> list[str]:
         """Return why the service is not ready; an empty list means that it is."""
         reasons = []
         if not self.loaded:
             reasons.append("models are being loaded")
-        elif self._default is None or self._default.partition("@")[0] not in self._models:
+        elif self._find(self._default or "") is None:
             reasons.append(f"the default model {self._default or ''} is not served".replace("  ", " "))
             reasons += [f"{model_id}: {reason}" for model_id, reason in self.refused.items()]
             if not self.refused:
@@ -149,21 +155,26 @@ class Catalogue:
         """
         if self.draining and not self._models:
             raise ShuttingDown("the server is shutting down", headers={"Retry-After": "1"})
-        wanted = name if name is not None else self._default
-        base, _, version = (wanted or "").partition("@")
-        versions = self._models.get(base, {})
-        if not version and versions:
-            return versions[max(versions)]
-        if version.isascii() and version.isdecimal() and int(version) in versions:
-            return versions[int(version)]
+        wanted = (name if name is not None else self._default) or ""
+        model = self._find(wanted)
+        if model is not None:
+            return model
         refused = {
             key: why for key, why in self.refused.items() if key == "*" or wanted in (key, key.partition("@")[0])
         }
-        if not self.loaded or (refused and not versions) or name is None:
+        served = wanted.partition("@")[0] in self._models
+        if not self.loaded or (refused and not served) or name is None:
             why = "; ".join(f"{key}: {reason}" for key, reason in refused.items()) or "models are being loaded"
             raise Starting(why if self.loaded else "models are being loaded", headers={"Retry-After": "2"})
         known = ", ".join(model.manifest.id for model in self) or "none"
         raise ModelNotFound(f"unknown model {name!r}; there are: {known}")
+
+    def _find(self, wanted: str) -> ServedModel | None:
+        name, at, version = wanted.partition("@")
+        versions = self._models.get(name, {})
+        if not at:
+            return versions[max(versions)] if versions else None
+        return next((model for number, model in versions.items() if str(number) == version), None)
 
     async def drain(self, timeout_s: float) -> None:
         """Finish what is queued, for at most `timeout_s` seconds, then give the devices back."""

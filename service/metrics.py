@@ -77,6 +77,7 @@ class BatchMetrics:
         self._queue_wait = metrics.queue_wait.labels(model)
         self._images = metrics.images.labels(model)
         self._metrics = metrics
+        self._queued = self._in_flight = 0
 
     def batch_started(self, size: int) -> None:
         """Count a batch of `size` images."""
@@ -100,6 +101,7 @@ class BatchMetrics:
         self._metrics.cancelled.labels(stage).inc()
 
     def depth(self, queued: int, in_flight: int) -> None:
-        """Set the gauges."""
-        self._metrics.queue_images.set(queued)
-        self._metrics.inflight_images.set(in_flight)
+        """Move the gauges, which all models share, by what has changed for this one."""
+        self._metrics.queue_images.inc(queued - self._queued)
+        self._metrics.inflight_images.inc(in_flight - self._in_flight)
+        self._queued, self._in_flight = queued, in_flight

@@ -46,7 +46,7 @@ def qualities(accept: str) -> dict[str, float]:
             name, _, value = parameter.partition("=")
             if name.strip().lower() == "q":
                 try:
-                    quality = min(max(float(value), 0.0), 1.0)
+                    quality = min(max(0.0, float(value)), 1.0)  # in this order, "nan" is 0
                 except ValueError:
                     quality = 0.0
         if media_range:
@@ -59,7 +59,8 @@ def represent(accept: str | None, explicit: str | None, formats: tuple[str, ...]
 
     PNG unless the client asks otherwise: a header that accepts PNG, be it by a wildcard, gets PNG, so that browsers
     and caches see one picture per URL. JSON has to be named. An explicit format wins over a header that only names
-    images; `auto` takes the smallest format that the header names.
+    images; `auto` takes the smallest format that the header names. Since JSON can be had at every address, the answer
+    always varies with the header.
 
     Args:
         accept: The `Accept` header, if there is one.
@@ -85,7 +86,7 @@ def represent(accept: str | None, explicit: str | None, formats: tuple[str, ...]
         offered = ", ".join([*(MEDIA_TYPES[name] for name in formats), JSON])
         raise NotAcceptable(f"Accept {accept!r} names nothing that can be made here; it can be one of {offered}")
     if fixed:
-        return Representation("image", fixed, vary=False)
+        return Representation("image", fixed, vary=True)
     if explicit == "auto":
         named = [name for name in SMALLEST_FIRST if name in formats and ranges.get(MEDIA_TYPES[name], 0.0) > 0]
         return Representation("image", named[0] if named else "png", vary=True)

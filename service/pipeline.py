@@ -25,6 +25,7 @@ from service.metrics import BatchMetrics, Metrics
 from service.sample import Sample
 
 OUT_OF_SERVICE_RETRY_S = "5"
+SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +83,14 @@ class ServedModel:
         """
         names = [entry.name for entry in self.manifest.labels]
         if not names:
-            raise errors.InvalidParameters.of(pointer, f"{self.manifest.id} has no labels, got {value!r}")
+            raise errors.InvalidParameters.of(pointer, f"{self.manifest.id} has no labels")
         index = self._labels.get(value.strip().lower()) if isinstance(value, str) else value
         if index is None and isinstance(value, str) and value.isascii() and value.isdecimal():
             index = int(value)
         if index is None or not 0 <= index < len(names):
             valid = ", ".join(f"{position} {name}" for position, name in enumerate(names))
-            raise errors.InvalidParameters.of(pointer, f"unknown label {value!r}; {self.manifest.id} has {valid}")
+            shown = repr(value)[:SHOWN_CHARACTERS]  # an integer may have thousands of digits
+            raise errors.InvalidParameters.of(pointer, f"unknown label {shown}; {self.manifest.id} has {valid}")
         return index
 
     def label_of(self, seed: int) -> int:
@@ -134,7 +136,8 @@ class ServedModel:
         orders = []
         for index, (latent, label) in enumerate(zip(latents, labels, strict=True)):
             z = self.latent(latent, f"/latents/{index}")
-            orders.append(Order(None, default if label is None else label, Sample(z, label or default, truncation_psi)))
+            chosen = default if label is None else label
+            orders.append(Order(None, chosen, Sample(z, chosen, truncation_psi)))
         return orders
 
     def latent(self, values: Sequence[float], pointer: str) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
@@ -149,10 +152,18 @@ class ServedModel:
             )
         return np.array(values, np.float32)
 
-    async def draw(self, samples: Sequence[Sample], timeout_s: float) -> tuple[list[Pixels], BatchTiming]:
+    async def draw(
+        self, samples: Sequence[Sample], timeout_s: float, pointer: str = "/n"
+    ) -> tuple[list[Pixels], BatchTiming]:
         """Draw pictures, uint8 (H, W, C) each, in order, and say how long the slowest one took.
 
+        Args:
+            samples: At least one.
+            timeout_s: Seconds from now until the deadline.
+            pointer: The field to name if they never fit the queue.
+
         Raises:
+            InvalidParameters: If they never fit the queue.
             Overloaded: If the queue is full or the deadline cannot be met.
             DeadlineExceeded: If they were not ready in time.
             ShuttingDown: If the server is stopping.
@@ -161,7 +172,7 @@ class ServedModel:
         try:
             done = await self.batcher.submit(samples, timeout_s=timeout_s)
         except batcher.RequestTooLarge as error:
-            raise errors.InvalidParameters.of("/n", str(error)) from error
+            raise errors.InvalidParameters.of(pointer, str(error)) from error
         except batcher.QueueFull as error:
             retry = {"Retry-After": str(max(1, int(np.ceil(error.retry_after_s))))}
             raise errors.Overloaded(str(error), headers=retry) from error

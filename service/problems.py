@@ -11,11 +11,14 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
 from service.errors import FieldError, Internal, InvalidParameters, Malformed, MethodNotAllowed, NotFound, VitrineError
 
 TYPE_BASE = "https://vitrine.invalid/problems/"
 SHOWN_CHARACTERS = 80
+SHOWN_FIELDS = 16
 _log = structlog.get_logger()
 
 
@@ -39,20 +42,28 @@ def invalid_parameters(error: ValidationError) -> VitrineError:
     found = error.errors(include_url=False, include_context=False)
     if found and found[0]["type"] == "json_invalid":
         return Malformed(f"the body is not JSON: {found[0]['msg'].removeprefix('Invalid JSON: ')}")
-    fields = _fields(found)
-    return InvalidParameters("; ".join(f"{f.pointer.lstrip('/') or 'body'}: {f.detail}" for f in fields), errors=fields)
+    fields = _fields(found[: 2 * SHOWN_FIELDS])[:SHOWN_FIELDS]  # a wrong seed or label has two entries
+    shown = [f"{field.pointer.lstrip('/') or 'body'}: {field.detail}" for field in fields]
+    return InvalidParameters("; ".join(shown), errors=fields)
+
+
+def pointer_to(*steps: object) -> str:
+    """Return the JSON pointer (RFC 6901) to a place in a document."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
 
 
 def _fields(found: Sequence[ErrorDetails]) -> tuple[FieldError, ...]:
-    """Return one entry per field: of the branches of a union, the last message that fits."""
+    """Return one entry per field: of the branches of a union, all messages."""
     fields: dict[str, FieldError] = {}
     for entry in found:
-        steps = [str(step) for step in entry["loc"] if not _is_union_branch(step)]
-        pointer = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
+        unknown = entry["type"] == "extra_forbidden"  # whose last step is the client's own word
+        last = len(entry["loc"]) - 1
+        steps = (step for i, step in enumerate(entry["loc"]) if not _is_union_branch(step) or (unknown and i == last))
+        pointer = pointer_to(*steps)
         given = repr(entry["input"])
         shown = given if len(given) <= SHOWN_CHARACTERS else given[:SHOWN_CHARACTERS] + "..."
         message = entry["msg"].removeprefix("Value error, ")
-        if entry["type"] == "extra_forbidden":
+        if unknown:
             message = "unknown parameter"
         detail = message if entry["type"] == "missing" else f"{message}, got {shown}"
         if pointer in fields:
@@ -66,8 +77,8 @@ def _is_union_branch(step: int | str) -> bool:
     return isinstance(step, str) and (step in ("int", "str", "float", "bool") or "[" in step)
 
 
-def install(app: FastAPI) -> None:
-    """Make every failure of `app`'s routes a problem document."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Make every failure of `app` a problem document; `routes` are where it looks for the methods of an address."""
 
     async def on_vitrine_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, VitrineError)
@@ -79,7 +90,7 @@ def install(app: FastAPI) -> None:
         if error.status_code == HTTPStatus.NOT_FOUND:
             problem: VitrineError = NotFound(f"there is nothing at {path}")
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = (error.headers or {}).get("Allow", "")
+            allowed = ", ".join(sorted(_methods(routes, request.scope))) or (error.headers or {}).get("Allow", "")
             problem = MethodNotAllowed(f"{path} does not take {method}; it takes {allowed}", headers={"Allow": allowed})
         else:
             _log.error("unexpected HTTP exception", status=error.status_code, detail=error.detail)
@@ -88,6 +99,12 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(VitrineError, on_vitrine_error)
     app.add_exception_handler(HTTPException, on_http_exception)
+
+
+def _methods(routes: Sequence[BaseRoute], scope: Scope) -> set[str]:
+    """Return every method that the request's address takes; the router knows those of one route only."""
+    matching = (route for route in routes if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE)
+    return {method for route in matching for method in route.methods or ()}
 
 
 def request_id_of(request: Request) -> str:

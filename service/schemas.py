@@ -13,10 +13,11 @@ from pydantic import (
     model_validator,
 )
 
+from service.errors import FieldError, InvalidParameters
 from service.sampler import seed_from
 
 MAX_LATENT = 10.0
-ImageFormat = Literal["png", "jpeg", "webp", "avif"]
+MAX_LABEL_CHARACTERS = 64
 AnimationFormat = Literal["png", "webp", "gif", "avif"]
 
 
@@ -25,27 +26,40 @@ def _check_seed(value: int | str) -> int | str:
     return value
 
 
+def _check_label(value: int | str) -> int | str:
+    if isinstance(value, str) and not 1 <= len(value) <= MAX_LABEL_CHARACTERS:
+        raise ValueError(f"a label's name has 1 to {MAX_LABEL_CHARACTERS} characters")
+    return value
+
+
+def _conflict(detail: str, *names: str) -> InvalidParameters:
+    """Return the error of fields that do not go together; pydantic lets it pass, and would name none of them."""
+    fields = tuple(FieldError(f"/{name}", detail) for name in names)
+    return InvalidParameters(f"{', '.join(names)}: {detail}", errors=fields)
+
+
 Seed = Annotated[
     StrictInt | StrictStr,
     AfterValidator(_check_seed),
     Field(description="0..2^53-1, or a string of 1..128 characters, which is hashed; digits are that integer"),
 ]
 Label = Annotated[
-    StrictInt | Annotated[StrictStr, StringConstraints(min_length=1, max_length=64)],
+    StrictInt | StrictStr,
+    AfterValidator(_check_label),
     Field(description="a label's index, name or alias"),
 ]
-Latent = list[Annotated[float, Field(ge=-MAX_LATENT, le=MAX_LATENT, allow_inf_nan=False)]]
+# Fails fast, or a body of wrong numbers would be answered by one that is thirty times as long.
+Latent = Annotated[
+    list[Annotated[float, Field(ge=-MAX_LATENT, le=MAX_LATENT, allow_inf_nan=False)]], Field(fail_fast=True)
+]
 Psi = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="truncation; 1 = off")]
 
 
-class _Parameters(BaseModel):
+class _Look(BaseModel):
     """What every picture has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
-        None, description="name or name@version; default: the default model"
-    )
     truncation_psi: Psi | None = None
     size: Annotated[int, Field(ge=16, le=1024)] | None = Field(None, description="longest side in pixels (Lanczos)")
     quality: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="lossy formats only; default 85")
@@ -55,18 +69,18 @@ class _Parameters(BaseModel):
     metadata: bool = Field(True, description="embed provenance")
 
 
+class _Parameters(_Look):
+    model: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
+        None, description="name or name@version; default: the default model"
+    )
+
+
 class _Generate(_Parameters):
     label: Label | None = Field(None, description="a label's index, name or alias; default: drawn from the seed")
     seed: Seed | None = Field(None, description="default: random; always echoed in X-Seed")
     format: Literal["png", "jpeg", "webp", "avif", "auto"] | None = Field(None, description="default png")
     layout: Literal["auto", "single", "sheet"] = "auto"
     columns: Annotated[int, Field(ge=1, le=16)] | None = Field(None, description="of the sheet; default ceil(sqrt n)")
-
-    @model_validator(mode="after")
-    def _quality_needs_a_lossy_format(self) -> Self:
-        if self.quality is not None and self.format in (None, "png"):
-            raise ValueError("quality is for lossy formats; png has none")
-        return self
 
 
 class GenerateQuery(_Generate):
@@ -78,10 +92,9 @@ class GenerateQuery(_Generate):
     )
 
 
-class PermalinkQuery(_Parameters):
+class PermalinkQuery(_Look):
     """GET /i/{model}@{version}/{seed}.{ext}; the format is the extension."""
 
-    model: None = Field(None, exclude=True)
     label: Label | None = None
     download: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9._-]{1,64}$")] | None = None
 
@@ -94,32 +107,32 @@ class GenerateBody(_Generate):
     n: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="pictures, at most VITRINE_MAX_N (64)")
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1024)] | None = None
     labels: Annotated[list[Label], Field(min_length=1, max_length=1024)] | None = None
-    latents: Annotated[list[Latent], Field(min_length=1, max_length=1024)] | None = None
+    latents: Annotated[list[Latent], Field(min_length=1, max_length=1024, fail_fast=True)] | None = None
     include: set[Literal["b64", "url", "latent"]] = Field({"b64", "url"}, strict=False)
 
     @model_validator(mode="after")
     def _one_source_and_one_count(self) -> Self:
         sources = [name for name in ("seed", "seeds", "latents") if getattr(self, name) is not None]
         if len(sources) > 1:
-            raise ValueError(f"give one of seed, seeds and latents, not {' and '.join(sources)}")
+            raise _conflict("give one of seed, seeds and latents", *sources)
         if self.label is not None and self.labels is not None:
-            raise ValueError("give label or labels, not both")
+            raise _conflict("give one of label and labels", "label", "labels")
         lengths = {
             name: len(value) if isinstance(value, list) else value
             for name in ("n", "seeds", "latents", "labels")
             if (value := getattr(self, name)) is not None
         }
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"n and the lengths of the lists differ: {lengths}")
+            raise _conflict(f"n and the lengths of the lists differ: {lengths}", *lengths)
         return self
 
     @property
-    def count(self) -> int:
-        """Number of pictures asked for."""
-        for values in (self.seeds, self.latents, self.labels):
+    def count(self) -> tuple[str, int]:
+        """The number of pictures asked for, behind the name of the field that says it."""
+        for name, values in (("seeds", self.seeds), ("latents", self.latents), ("labels", self.labels)):
             if values is not None:
-                return len(values)
-        return self.n or 1
+                return name, len(values)
+        return "n", self.n or 1
 
 
 class _Interpolate(_Parameters):
@@ -132,12 +145,6 @@ class _Interpolate(_Parameters):
     label_to: Label | None = Field(None, description="default: `label`'s")
     layout: Literal["animation", "strip", "frames"] = "animation"
     format: AnimationFormat | None = Field(None, description="default png (APNG)")
-
-    @model_validator(mode="after")
-    def _quality_needs_a_lossy_format(self) -> Self:
-        if self.quality is not None and self.format not in ("webp", "avif"):
-            raise ValueError("quality is for webp and avif")
-        return self
 
 
 class InterpolateQuery(_Interpolate):
@@ -174,11 +181,14 @@ class InterpolateBody(_Interpolate):
 
     @model_validator(mode="after")
     def _ends_or_keyframes(self) -> Self:
-        ends = [name for name, value in (("from", self.seed_from), ("to", self.seed_to)) if value is not None]
-        if self.keyframes is not None and (ends or self.label is not None or self.label_to is not None):
-            raise ValueError("keyframes excludes from, to, label and label_to")
-        if self.keyframes is None and len(ends) < 2:
-            raise ValueError("give from and to, or keyframes")
+        ends = {"from": self.seed_from, "to": self.seed_to}
+        beside = {**ends, "label": self.label, "label_to": self.label_to}
+        if self.keyframes is not None:
+            excluded = [name for name, value in beside.items() if value is not None]
+            if excluded:
+                raise _conflict("keyframes excludes from, to, label and label_to", "keyframes", *excluded)
+        elif missing := [name for name, value in ends.items() if value is None]:
+            raise _conflict("give from and to, or keyframes", *missing)
         return self
 
 

@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -41,7 +40,9 @@ def load(path: Path, *, config: TrainConfig, data_digest: str) -> dict[str, Any]
     """
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # damaged bytes lead the unpickler to errors of any kind
         raise TrainingError(f"{path} is damaged or not a checkpoint; remove it to begin the run again") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise TrainingError(f"{path} is not a checkpoint of this version ({FORMAT})")

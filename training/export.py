@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from training.data import Label, to_uint8
 from training.errors import TrainingError
 from training.files import sha256_of
+from training.generators import FAMILY
 from training.latents import RNG_NAME, latents
 from training.manifest import (
     SCHEMA_VERSION,
@@ -36,7 +37,6 @@ from training.manifest import (
 from training.networks.style_residual import Generator
 from training.progress import save_grid
 
-FAMILY = "style-residual/1"
 W_AVG_LATENTS = 4096  # per label: the mean of w is then known to a 64th of its deviation
 GOLDEN_SEEDS = (1, 2, 3, 4)
 GOLDEN_SIZE = 16
@@ -115,8 +115,11 @@ def export_bundle(generator: Generator, facts: BundleFacts, models_dir: Path) ->
         The bundle's folder.
 
     Raises:
-        TrainingError: If that version exists, or the exported module does not give the generator's pictures.
+        TrainingError: If that version exists, there are other labels than classes, or the exported module does not
+            give the generator's pictures.
     """
+    if len(facts.labels) != generator.config.num_classes:
+        raise TrainingError(f"{len(facts.labels)} labels were given for {generator.config.num_classes} classes")
     target = models_dir / facts.name / str(facts.version)
     if target.exists():
         raise TrainingError(f"{target} exists; bundles are never overwritten, choose another --version")
@@ -128,8 +131,10 @@ def export_bundle(generator: Generator, facts: BundleFacts, models_dir: Path) ->
         _write_durable_form(module, generator, beside)
         _write_samples(module, beside / "samples.png")
         _write_manifest(module, generator, facts, beside)
-        for file in (*beside.iterdir(), beside):
-            descriptor = os.open(file, os.O_RDONLY)
+        for file in beside.iterdir():
+            file.chmod(0o644)  # safetensors writes files that only their owner can read
+        for path in (*beside.iterdir(), beside):
+            descriptor = os.open(path, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
         beside.rename(target)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from training.errors import TrainingError
 from training.networks.style_residual import Generator, StyleResidualConfig
 
 SCORES_NAME = "scores.json"
+FAMILY = "style-residual/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,18 @@ def run_facts(run: Path) -> dict[str, Any]:
 
 
 def from_snapshot(path: Path, network: StyleResidualConfig) -> Trained:
-    """Return the averaged generator of a snapshot."""
-    with safe_open(path, "pt") as file:
-        details = json.loads(file.metadata()["details"])
+    """Return the averaged generator of a snapshot.
+
+    Raises:
+        TrainingError: If the file is missing or damaged, or belongs to another network.
+    """
     generator = Generator(network)
-    generator.load_state_dict(load_file(path))
+    try:
+        with safe_open(path, "pt") as file:
+            details = json.loads(file.metadata()["details"])
+        generator.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise TrainingError(f"{path} is no snapshot of this network: {error}") from error
     return Trained(_for_inference(generator), details["nimg"], details["elapsed_s"], path)
 
 
@@ -65,18 +73,20 @@ def from_bundle(folder: Path) -> Trained:
     """Return a bundle's generator, rebuilt from its weights without TorchScript.
 
     Raises:
-        TrainingError: If the folder is not a bundle.
+        TrainingError: If the folder is not a bundle, or one of another family of networks.
     """
+    prefix = "generator."
     try:
         architecture = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
         training = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["training"]
         weights = load_file(folder / "weights.safetensors")
-    except (OSError, ValueError, KeyError) as error:
+        if architecture["family"] != FAMILY:
+            raise ValueError(f"its family is {architecture['family']!r}, not {FAMILY!r}")
+        config = architecture["config"] | {"widths": tuple(architecture["config"]["widths"])}
+        generator = Generator(StyleResidualConfig(**config))
+        generator.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise TrainingError(f"{folder} is neither the folder of a run nor a bundle: {error}") from error
-    config = architecture["config"] | {"widths": tuple(architecture["config"]["widths"])}
-    generator = Generator(StyleResidualConfig(**config))
-    prefix = "generator."
-    generator.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
     return Trained(_for_inference(generator), training["images_seen"], training["minutes"] * 60, folder)
 
 

@@ -188,7 +188,9 @@ class Trainer:
         real_logits, fake_logits = logits.chunk(2)
         r1, r2 = penalty.chunk(2)
         losses = relativistic_loss(real_logits, fake_logits)
-        gradients = torch.autograd.grad((losses + gamma / 2 * (r1 + r2)).mean(), self.d_parameters)
+        # Without classes the embeddings of both networks are unused.
+        loss = (losses + gamma / 2 * (r1 + r2)).mean()
+        gradients = torch.autograd.grad(loss, self.d_parameters, allow_unused=True)
         shard.real_logits = real_logits.detach()
         with torch.no_grad():
             gap = (real_logits - fake_logits).mean()
@@ -200,7 +202,6 @@ class Trainer:
         with self._autocast():
             fake_logits = self.discriminator(shard.fake, shard.label, label_weight)
         loss = relativistic_loss(fake_logits, shard.real_logits).mean()
-        # An unconditional generator does not use its embedding.
         gradients = torch.autograd.grad(loss, self.g_parameters, allow_unused=True)
         return gradients, loss.detach()
 

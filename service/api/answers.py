@@ -58,7 +58,7 @@ def model_facts(model: ServedModel, truncation_psi: float) -> dict[str, str]:
         "Software": "Vitrine",
         "Model": model.manifest.id,
         "Model digest": f"sha256:{model.bundle.digest}",
-        "Truncation psi": f"{truncation_psi:g}",
+        "Truncation psi": str(truncation_psi),
         "Digital source type": TRAINED_ALGORITHMIC_MEDIA,
     }
 
@@ -91,7 +91,7 @@ def link_parameters(model: ServedModel, order: Order, look: Mapping[str, object]
     if model.manifest.labels:
         parameters["label"] = model.manifest.labels[order.label].name
     if order.sample.truncation_psi != model.manifest.defaults.truncation_psi:
-        parameters["truncation_psi"] = f"{order.sample.truncation_psi:g}"
+        parameters["truncation_psi"] = order.sample.truncation_psi  # every digit: the link is to give these pixels
     return parameters | {name: value for name, value in look.items() if value is not None}
 
 

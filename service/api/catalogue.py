@@ -37,6 +37,7 @@ async def get_version(request: Request) -> Response:
         "version": service.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "device": catalogue.device,
         "models": [model.manifest.id for model in catalogue],
     }
     return Response(json.dumps(facts), headers={"Cache-Control": negotiation.NO_STORE}, media_type=negotiation.JSON)

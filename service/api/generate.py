@@ -36,8 +36,7 @@ class Job:
     orders: list[Order]
     look: Look
     representation: Representation
-    as_sheet: bool
-    columns: int | None
+    columns: int  # of the sheet; 0: not a sheet
     metadata: bool
     link_look: dict[str, object]
 
@@ -48,9 +47,12 @@ class Job:
         return form
 
     @property
-    def sheet_columns(self) -> int:
-        """Columns of the sheet; 0 for a single picture."""
-        return (self.columns or math.ceil(math.sqrt(len(self.orders)))) if self.as_sheet else 0
+    def location(self) -> dict[str, str]:
+        """The header with the permanent link, where the answer is one picture that has one."""
+        if self.representation.kind == "json" or self.columns:
+            return {}
+        url = answers.picture_url(self.model, self.orders[0], self.form, self.link_look)
+        return {"Content-Location": url} if url else {}
 
 
 @router.get(
@@ -65,8 +67,8 @@ async def get_generate(request: Request) -> Response:
     services = services_of(request)
     model = services.catalogue.get(query.model)
     label = None if query.label is None else model.label(query.label)
+    _check_n("n", query.n, services)
     seeds = consecutive(first_seed(query.seed, request), query.n)
-    _check_n(query.n, services)
     orders = model.orders(seeds, [label] * query.n, query.truncation_psi)
     job = _job(request, services, model, orders, query)
     cache = negotiation.cache_control(versioned="@" in (query.model or ""), seeded=query.seed is not None)
@@ -101,17 +103,14 @@ async def get_permalink(request: Request) -> Response:
     except ValueError as error:
         raise InvalidParameters.of("/seed", str(error)) from error
     form = negotiation.EXTENSIONS[extension]
-    if query.quality is not None and form == "png":
-        raise InvalidParameters.of("/quality", "quality is for lossy formats; png has none")
     label = None if query.label is None else model.label(query.label)
     orders = model.orders([seed], [label], query.truncation_psi)
     job = Job(
         model,
         orders,
-        _look(services, model, 1, query),
+        _look(services, model, query, form, query.quality),
         Representation("image", form, vary=False),
-        as_sheet=False,
-        columns=None,
+        columns=0,
         metadata=query.metadata,
         link_look=_link_look(query, form),
     )
@@ -129,8 +128,8 @@ async def post_generate(request: Request) -> Response:
     body = await parse_body(request, GenerateBody)
     services = services_of(request)
     model = services.catalogue.get(body.model)
-    count = body.count
-    _check_n(count, services)
+    counted, count = body.count
+    _check_n(counted, count, services)
     if body.labels is not None:
         labels: list[int | None] = [model.label(value, f"/labels/{i}") for i, value in enumerate(body.labels)]
     else:
@@ -150,9 +149,9 @@ async def post_generate(request: Request) -> Response:
     return await while_connected(request, _image(job, limit, {"Cache-Control": negotiation.NO_STORE}))
 
 
-def _check_n(count: int, services: Services) -> None:
+def _check_n(counted: str, count: int, services: Services) -> None:
     if count > services.settings.max_n:
-        raise InvalidParameters.of("/n", f"{count} pictures are more than {services.settings.max_n}")
+        raise InvalidParameters.of(f"/{counted}", f"{count} pictures are more than {services.settings.max_n}")
 
 
 def _job(
@@ -168,27 +167,38 @@ def _job(
         raise InvalidParameters.of(
             "/layout", f"single is for one picture, and n is {count}; use sheet, or ask for JSON"
         )
+    as_sheet = representation.kind == "image" and (parameters.layout == "sheet" or count > 1)
+    columns = (parameters.columns or math.ceil(math.sqrt(count))) if as_sheet else 0
+    chosen_for_client = parameters.format == "auto" and representation.format == "png"
+    quality = None if chosen_for_client else parameters.quality
     return Job(
         model,
         orders,
-        _look(services, model, count, parameters),
+        _look(services, model, parameters, representation.format, quality, count, columns),
         representation,
-        as_sheet=parameters.layout == "sheet" or count > 1,
-        columns=parameters.columns,
+        columns=columns,
         metadata=parameters.metadata,
         link_look=_link_look(parameters, representation.format),
     )
 
 
 def _look(
-    services: Services, model: ServedModel, count: int, parameters: GenerateQuery | GenerateBody | PermalinkQuery
+    services: Services,
+    model: ServedModel,
+    parameters: GenerateQuery | GenerateBody | PermalinkQuery,
+    form: str,
+    quality: int | None,
+    count: int = 1,
+    columns: int = 0,
 ) -> Look:
     return look(
         model,
+        form=form,
         count=count,
+        columns=columns,
         size=parameters.size,
         background=parameters.background,
-        quality=parameters.quality,
+        quality=quality,
         max_megapixels=services.settings.max_megapixels,
     )
 
@@ -203,7 +213,7 @@ def _link_look(parameters: GenerateQuery | GenerateBody | PermalinkQuery, form: 
 
 
 async def _answer_get(request: Request, services: Services, job: Job, cache: str, download: str | None) -> Response:
-    headers = {"Cache-Control": cache}
+    headers = {"Cache-Control": cache, **job.location}
     if job.representation.vary:
         headers["Vary"] = "Accept"
     if cache != negotiation.NO_STORE:
@@ -226,7 +236,7 @@ def _etag(job: Job) -> str:
         "look": job.look,
         "kind": job.representation.kind,
         "format": job.form,
-        "columns": job.sheet_columns,
+        "columns": job.columns,
         "metadata": job.metadata,
     }
     return negotiation.etag(job.model.bundle.digest, ENCODER_VERSION, parameters)
@@ -235,15 +245,12 @@ def _etag(job: Job) -> str:
 async def _image(job: Job, limit_s: float, headers: dict[str, str]) -> Response:
     pixels, timing = await job.model.draw([order.sample for order in job.orders], limit_s)
     text = _text(job)
-    body, encode_s = await job.model.still(pixels, job.look, job.form, text, job.sheet_columns)
-    first = job.orders[0]
-    headers |= answers.model_headers(job.model)
+    body, encode_s = await job.model.still(pixels, job.look, job.form, text, job.columns)
+    headers |= job.location | answers.model_headers(job.model)
     if job.representation.vary:
         headers["Vary"] = "Accept"
-    if first.seed is not None:
+    if job.orders[0].seed is not None:
         headers["X-Seed"] = ",".join(str(order.seed) for order in job.orders)
-    if not job.as_sheet and (url := answers.picture_url(job.model, first, job.form, job.link_look)):
-        headers["Content-Location"] = url
     headers["Server-Timing"] = answers.server_timing(timing, encode_s)
     return Response(body, 200, headers, MEDIA_TYPES[job.form])
 
@@ -269,7 +276,7 @@ async def _json(job: Job, limit_s: float, include: set[Any], headers: dict[str, 
             "index": index,
             "seed": order.seed,
             "label": answers.label_entry(model, order.label),
-            "truncation_psi": round(order.sample.truncation_psi, 6),
+            "truncation_psi": order.sample.truncation_psi,
             "width": width,
             "height": height,
             "media_type": MEDIA_TYPES[job.form],

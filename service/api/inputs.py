@@ -1,18 +1,20 @@
 """Requests to validated parameters: the query, the JSON body, the headers."""
 
 import hashlib
+import json
 import re
 import secrets
 from collections import Counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
+from service.api.connection import ClientLeft
 from service.errors import FieldError, InvalidParameters, Malformed, TooLarge, UnsupportedMediaType
-from service.problems import invalid_parameters
+from service.problems import invalid_parameters, pointer_to
 from service.sampler import MAX_SEED, seed_from
-from service.schemas import GenerateBody
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_BODY_BYTES, MAX_LATENTS_BODY_BYTES = 64 << 10, 1 << 20
@@ -26,10 +28,7 @@ def parse_query(request: Request, model: type[Model]) -> Model:
         InvalidParameters: If one is unknown, repeated, missing or out of range.
     """
     pairs = request.query_params.multi_items()
-    repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    if repeated:
-        fields = tuple(FieldError(f"/{name}", "given more than once") for name in repeated)
-        raise InvalidParameters("; ".join(f"{f.pointer[1:]}: {f.detail}" for f in fields), errors=fields)
+    _refuse_repeated(pairs)
     try:
         return model.model_validate(dict(pairs))
     except ValidationError as error:
@@ -43,27 +42,46 @@ async def parse_body(request: Request, model: type[Model]) -> Model:
         UnsupportedMediaType: If it is not sent as JSON.
         TooLarge: If it is longer than allowed.
         Malformed: If it is not JSON.
-        InvalidParameters: If a field is unknown, missing or out of range.
+        InvalidParameters: If a field is unknown, repeated, missing or out of range.
+        ClientLeft: If the client left before the body's end.
     """
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaType(f"the body is sent as {media_type!r}; send application/json")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_LATENTS_BODY_BYTES:
-            raise TooLarge(f"the body is longer than {MAX_LATENTS_BODY_BYTES} bytes")
+    body = await _read_bounded(request)
     if not body:
         raise Malformed("the body is empty; send a JSON object, {} for all defaults")
     try:
-        parsed = model.model_validate_json(bytes(body))
+        parsed = model.model_validate_json(body)
     except ValidationError as error:
         raise invalid_parameters(error) from error
-    if len(body) > MAX_BODY_BYTES and not (isinstance(parsed, GenerateBody) and parsed.latents):
+    json.loads(body, object_pairs_hook=_refuse_repeated)
+    return parsed
+
+
+async def _read_bounded(request: Request) -> bytes:
+    """Return the body, of which only one that names latents may have more than `MAX_BODY_BYTES`."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_LATENTS_BODY_BYTES:
+                raise TooLarge(f"the body is longer than {MAX_LATENTS_BODY_BYTES} bytes")
+    except ClientDisconnect:
+        raise ClientLeft from None
+    if len(body) > MAX_BODY_BYTES and b'"latent' not in body:
         raise TooLarge(
             f"the body is longer than {MAX_BODY_BYTES} bytes; only latents may take {MAX_LATENTS_BODY_BYTES}"
         )
-    return parsed
+    return bytes(body)
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    """Refuse names that are given more than once, in a query or in an object of a body."""
+    repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if repeated:
+        fields = tuple(FieldError(pointer_to(name), "given more than once") for name in repeated)
+        raise InvalidParameters(f"{', '.join(repeated)}: given more than once", errors=fields)
 
 
 def first_seed(given: int | str | None, request: Request) -> int:

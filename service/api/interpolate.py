@@ -139,6 +139,7 @@ async def _answer(
     samples = _samples(services, model, stops, parameters)
     finish = look(
         model,
+        form=representation.format,
         count=len(samples),
         size=parameters.size,
         background=parameters.background,
@@ -161,9 +162,9 @@ async def _answer(
 
 
 def _represent(request: Request, parameters: InterpolateQuery | InterpolateBody) -> Representation:
-    if parameters.layout == "strip" and parameters.format not in (None, "png"):
-        raise InvalidParameters.of("/format", f"a strip is png, got {parameters.format!r}")
-    formats = FORMATS if parameters.layout != "strip" else ("png",)
+    if parameters.layout != "animation" and parameters.format not in (None, "png"):
+        raise InvalidParameters.of("/format", f"{parameters.layout} are png, got {parameters.format!r}")
+    formats = FORMATS if parameters.layout == "animation" else ("png",)
     representation = negotiation.represent(request.headers.get("accept"), parameters.format, formats)
     if parameters.layout == "frames" and representation.kind != "json":
         raise NotAcceptable("frames are sent as application/json; say so in Accept")
@@ -180,7 +181,7 @@ async def _draw(
     headers: dict[str, str],
     limit_s: float,
 ) -> Response:
-    pixels, timing = await model.draw(samples, limit_s)
+    pixels, timing = await model.draw(samples, limit_s, "/steps")
     form: AnimationFormat = representation.format  # type: ignore[assignment]
     seeds = [stop.seed for stop in stops]
     facts = answers.model_facts(model, samples[0].truncation_psi) | answers.seeds_fact(seeds)
@@ -189,7 +190,7 @@ async def _draw(
     if None not in seeds:
         headers["X-Seed"] = ",".join(str(seed) for seed in seeds)
     if representation.kind == "json" and parameters.layout == "frames":
-        files, encode_s = await model.stills(pixels, finish, "png", [None] * len(pixels))
+        files, encode_s = await model.stills(pixels, finish, "png", [text] * len(pixels))
         width, height = model.output_size(finish.size)
         document = {
             "model": model.manifest.id,

@@ -1,5 +1,6 @@
 """What a request wants done to its pixels, checked against the model and the limits."""
 
+import math
 import re
 
 from PIL import ImageColor
@@ -8,6 +9,8 @@ from service.errors import InvalidParameters
 from service.pipeline import Look, ServedModel
 
 DEFAULT_QUALITY = 85
+LOSSY_FORMATS = frozenset({"jpeg", "webp", "avif"})
+LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768}  # of libjpeg, of the format, of libavif's default
 CSS_BASIC_COLOURS = frozenset(
     {"aqua", "black", "blue", "fuchsia", "gray", "green", "lime", "maroon"}
     | {"navy", "olive", "purple", "red", "silver", "teal", "white", "yellow"}
@@ -15,17 +18,33 @@ CSS_BASIC_COLOURS = frozenset(
 
 
 def look(
-    model: ServedModel, *, count: int, size: int | None, background: str, quality: int | None, max_megapixels: float
+    model: ServedModel,
+    *,
+    form: str,
+    count: int,
+    columns: int = 0,
+    size: int | None,
+    background: str,
+    quality: int | None,
+    max_megapixels: float,
 ) -> Look:
-    """Return the look of `count` pictures.
+    """Return the look of `count` pictures, which with `columns` are laid out as a sheet.
 
     Raises:
-        InvalidParameters: If they are too large together, the background is no colour, or the model has no alpha.
+        InvalidParameters: If they are too large together or for the format, the format has no quality, the background
+            is no colour, or the model has no alpha.
     """
     width, height = model.output_size(size)
     if count * width * height > max_megapixels * 1e6:
         detail = f"{count} pictures of {width}x{height} are more than {max_megapixels:g} megapixels"
         raise InvalidParameters.of("/size", detail)
+    if columns:
+        width, height = min(columns, count) * width, math.ceil(count / columns) * height
+    if max(width, height) > LONGEST_SIDE.get(form, math.inf):
+        detail = f"a sheet of {width}x{height} is too long for {form}, which takes {LONGEST_SIDE[form]}"
+        raise InvalidParameters.of("/size", detail)
+    if quality is not None and form not in LOSSY_FORMATS:
+        raise InvalidParameters.of("/quality", f"quality is for lossy formats; {form} has none")
     if background.lower() != "auto" and model.manifest.channels != 4:
         raise InvalidParameters.of("/background", f"{model.manifest.id} has no alpha channel, got {background!r}")
     return Look(size, colour(background), DEFAULT_QUALITY if quality is None else quality)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import negotiation
-from service.services import services_of
+from service.services import Services, services_of
 
 router = APIRouter(tags=["operation"])
 
@@ -22,10 +22,7 @@ async def startupz(request: Request) -> Response:
 @router.get("/healthz", response_class=Response)
 async def readyz(request: Request) -> Response:
     """Say 200 while requests should be sent here. A full queue does not change it."""
-    services = services_of(request)
-    reasons = services.catalogue.reasons() + services.catalogue.stalled()
-    services.metrics.ready.set(not reasons)
-    return _probe(reasons)
+    return _probe(_reasons(services_of(request)))
 
 
 @router.get("/livez", response_class=Response)
@@ -37,7 +34,14 @@ async def livez(request: Request) -> Response:
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus's text format."""
-    return Response(generate_latest(services_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    services = services_of(request)
+    services.metrics.ready.set(not _reasons(services))
+    body = generate_latest(services.metrics.registry)
+    return Response(body, headers={"Cache-Control": negotiation.NO_STORE}, media_type=CONTENT_TYPE_LATEST)
+
+
+def _reasons(services: Services) -> list[str]:
+    return services.catalogue.reasons() + services.catalogue.stalled()
 
 
 def _probe(reasons: list[str]) -> Response:

@@ -20,9 +20,14 @@ def test_replacing_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
     """An error half way leaves the old content and no debris."""
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(ValueError, match="half way"), replacing(path) as beside:
-        beside.write_text("ne")
-        raise ValueError("half way")
+
+    def write() -> None:
+        with replacing(path) as beside:
+            beside.write_text("ne")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from training.files import replacing
 from training.metrics.accuracy import sample_accuracy
 
 Split = tuple[Tensor, Tensor]
@@ -295,17 +295,8 @@ def save(net: FeatureNet, path: Path, card: FeatureCard) -> None:
     if card.digest != net.digest():
         raise ValueError(f"the card is of network {card.digest}, not of {net.digest()}")
     state = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
-    content = safetensors.torch.save(state, metadata={"card": json.dumps(asdict(card), sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as beside:
+        safetensors.torch.save_file(state, beside, metadata={"card": json.dumps(asdict(card), sort_keys=True)})
 
 
 def read_card(path: Path) -> FeatureCard:

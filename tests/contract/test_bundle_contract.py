@@ -1,0 +1,240 @@
+"""The bundle, from both sides: what training writes is what the service reads, checks and draws."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import service.bundle
+import service.sampler
+import training.latents
+import training.manifest
+from service.bundle import Bundle, Generator
+from service.catalogue import Catalogue
+from service.encoder import Encoder
+from service.engine import LocalEngine, check_golden
+from service.metrics import Metrics
+from service.sample import Sample
+from service.settings import Settings
+from tests.builders import export_tiny_bundle, tiny_generator
+from training.data import to_uint8
+from training.export import ExportedGenerator, mean_styles
+from training.generators import from_bundle, sample
+
+VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data/philox_bm_1.json").read_text("utf-8"))
+CPU = torch.device("cpu")
+# So far every machine gave equal bytes. Another order of the same float32 operations (a matrix product that picks its
+# kernel by the number of rows, `w_avg + 1 * (w - w_avg)` for w) may move a value across one rounding boundary.
+ROUNDING = 1
+
+
+@dataclass(frozen=True)
+class Served:
+    """An exported bundle, the generator it was made from, and both on the service's side."""
+
+    folder: Path
+    exported: ExportedGenerator
+    bundle: Bundle
+    generator: Generator
+
+    def inputs(self, count: int) -> tuple[Tensor, Tensor]:
+        z = training.latents.latents(range(count), self.bundle.manifest.z_dim)
+        return z, torch.arange(count) % max(self.bundle.manifest.num_classes, 1)
+
+    def draw(self, psi: float, count: int = 6) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Return the engine's pictures of the first seeds, uint8 (N, H, W, C)."""
+        z, labels = self.inputs(count)
+        engine = LocalEngine(self.generator, self.bundle.manifest, device=CPU, max_batch_size=count, threads=1)
+        samples = [Sample(row, label, psi) for row, label in zip(z.numpy(), labels.tolist(), strict=True)]
+        try:
+            return np.stack(asyncio.run(engine.generate(samples)))
+        finally:
+            engine.close()
+
+
+KINDS = {"conditional": (1, 3), "unconditional": (1, 0), "one class": (1, 1), "rgb": (3, 3), "rgba": (4, 2)}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Served:
+    """Return a bundle of each kind: with and without labels, of every number of channels."""
+    channels, num_classes = KINDS[request.param]
+    folder = export_tiny_bundle(tmp_path_factory.mktemp("models"), channels=channels, num_classes=num_classes)
+    generator = tiny_generator(channels=channels, num_classes=num_classes)
+    exported = ExportedGenerator(generator, mean_styles(generator)).eval()
+    bundle = service.bundle.verify(folder)
+    return Served(folder, exported, bundle, service.bundle.load(bundle, CPU))
+
+
+@pytest.fixture
+def encoder() -> Iterator[Encoder]:
+    encoder = Encoder(1)
+    yield encoder
+    encoder.close()
+
+
+async def test_exported_bundle_is_served(tiny_models: Path, encoder: Encoder) -> None:
+    """What the export writes is verified, loaded and warmed, and gives pictures by seed, with nothing to be done."""
+    settings = Settings(models_dir=tiny_models, auth="off", get_policy="open", max_batch_images=4, engine_threads=1)
+    catalogue = Catalogue(settings, encoder, Metrics())
+    await catalogue.load()
+    try:
+        model = catalogue.get("tiny@1")
+        orders = model.orders([7, 8], [None, model.label("handbag")], None)
+        pixels, _ = await model.draw([order.sample for order in orders], 60)
+    finally:
+        await catalogue.drain(1)
+
+    assert catalogue.refused == {}
+    assert [picture.shape for picture in pixels] == [(16, 16, 1)] * 2
+    assert orders[1].label == 1
+    assert not np.array_equal(*pixels)
+
+
+def test_golden_pictures_hold_on_the_side_of_the_service(served: Served) -> None:
+    """The loaded generator draws the pictures that the export noted, well inside their tolerance."""
+    for golden in served.bundle.manifest.golden:
+        z = service.sampler.latents([golden.seed], served.bundle.manifest.z_dim)
+        psi = torch.tensor([golden.truncation_psi])
+        pixels = served.generator(torch.from_numpy(z), torch.tensor([golden.label]), psi)[0].numpy()
+
+        check_golden(pixels, golden.model_copy(update={"tolerance": ROUNDING}))
+
+
+def test_golden_pictures_tell_every_label(served: Served) -> None:
+    """The golden pictures are of several seeds and labels, so no part of the generator escapes them."""
+    goldens, num_classes = served.bundle.manifest.golden, served.bundle.manifest.num_classes
+
+    assert len({golden.seed for golden in goldens}) == len(goldens) == 4
+    assert {golden.label for golden in goldens} == set(range(max(num_classes, 1)))
+
+
+@pytest.mark.parametrize("psi", [0.0, 0.5, 1.0])
+def test_module_and_engine_draw_the_same(served: Served, psi: float) -> None:
+    """The module's `forward` and the engine's mapping, truncation and synthesis agree to one grey level."""
+    z, labels = served.inputs(6)
+    forward = served.generator(z, labels, torch.full((6,), psi)).numpy()
+
+    difference = np.abs(forward.astype(int) - served.draw(psi)).max()
+
+    assert difference <= ROUNDING
+    if psi == 0:
+        assert difference == 0  # w_avg + 0 * (w - w_avg) has nothing to round
+
+
+@pytest.mark.parametrize("psi", [0.0, 0.5, 1.0])
+def test_module_draws_the_trained_generators_pictures(served: Served, psi: float) -> None:
+    """Scripting, saving, loading and freezing change nothing that can be seen."""
+    z, labels = served.inputs(6)
+    strength = torch.full((6,), psi)
+    with torch.inference_mode():
+        expected = served.exported(z, labels, strength).numpy()
+
+    assert np.abs(served.generator(z, labels, strength).numpy().astype(int) - expected).max() <= ROUNDING
+
+
+def test_engine_at_psi_one_draws_the_trained_generators_pictures(served: Served) -> None:
+    """Without truncation the service shows what training's own samples show."""
+    z, labels = served.inputs(6)
+
+    trained = sample(from_bundle(served.folder).generator, z, labels).numpy()
+
+    assert np.abs(trained.astype(int) - served.draw(1.0)).max() <= ROUNDING
+
+
+def test_truncation_moves_pictures_towards_the_labels_mean(served: Served) -> None:
+    """At psi 0 all seeds of a label are one picture, the one of its mean style; at psi 1 they differ."""
+    num_classes = max(served.bundle.manifest.num_classes, 1)
+    truncated, free = (served.draw(psi, count=2 * num_classes) for psi in (0.0, 1.0))
+    means = served.generator.synthesis(served.generator.w_avg).numpy()
+
+    assert np.array_equal(truncated, np.concatenate([means, means]))
+    assert not any(np.array_equal(free[label], free[label + num_classes]) for label in range(num_classes))
+
+
+def test_durable_form_rebuilds_the_pictures_bit_for_bit(served: Served) -> None:
+    """`weights.safetensors` and `architecture.json` give the TorchScript module's pictures without TorchScript."""
+    z, labels = served.inputs(6)
+    rebuilt = from_bundle(served.folder).generator
+    with torch.inference_mode():
+        w = rebuilt.mapping(z, labels)
+        pixels = to_uint8(rebuilt.synthesis(w))
+        expected_w = served.generator.mapping(z, labels)
+        expected = served.generator.synthesis(expected_w)
+
+    assert torch.equal(w, expected_w)
+    assert torch.equal(pixels, expected)
+
+
+def test_bundle_lists_each_of_its_files(served: Served) -> None:
+    """The manifest names every file of the folder but itself, so that nothing in it goes unchecked."""
+    files = {file.name for file in served.folder.iterdir()}
+
+    assert set(served.bundle.manifest.files) == files - {"manifest.json"}
+    assert files >= {"generator.pt", "weights.safetensors", "architecture.json", "samples.png"}
+
+
+def _fields(model: dict[str, Any]) -> dict[str, tuple[set[str], set[str]]]:
+    """Return names and required names of the fields of a JSON schema's root and of its parts."""
+    parts = {"": model, **model["$defs"]}
+    return {name: (set(part["properties"]), set(part.get("required", ()))) for name, part in parts.items()}
+
+
+def test_both_sides_have_the_same_manifest() -> None:
+    """Writer and reader know the same fields; the reader leaves open only what is shown and not acted upon."""
+    writer = _fields(training.manifest.Manifest.model_json_schema())
+    reader = _fields(service.bundle.Manifest.model_json_schema())
+
+    assert {name: fields for name, fields in writer.items() if name not in ("MetricEntry", "TrainingFacts")} == reader
+
+
+def test_both_sides_keep_the_same_bounds() -> None:
+    """A number or pattern that the writer lets pass is not refused by the reader, nor the other way round."""
+    writer, reader = (m.model_json_schema() for m in (training.manifest.Manifest, service.bundle.Manifest))
+    bounds = ("minimum", "maximum", "exclusiveMaximum", "pattern", "const", "minLength", "maxLength", "minItems")
+
+    for part in ("", *reader["$defs"]):
+        ours, theirs = (schema["$defs"][part] if part else schema for schema in (writer, reader))
+        for name, field in theirs["properties"].items():
+            if name in ("bytes", "channels"):  # the reader also refuses 4 GiB, and 2 channels
+                continue
+            mine = ours["properties"][name]
+            assert {b: field.get(b) for b in bounds} == {b: mine.get(b) for b in bounds}, f"{part}.{name}"
+
+
+def test_manifest_survives_the_way_unchanged(served: Served) -> None:
+    """Every value that the export wrote arrives in the reader's model, defaults included."""
+    written = training.manifest.Manifest.model_validate_json((served.folder / "manifest.json").read_bytes())
+
+    assert served.bundle.manifest.model_dump(mode="json") == written.model_dump(mode="json")
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2**53 - 1), min_size=1, max_size=5), st.integers(1, 70))
+def test_both_sides_draw_the_same_latents(seeds: list[int], z_dim: int) -> None:
+    """A seed means the same latent, bit for bit, where pictures are judged and where they are served."""
+    ours, theirs = training.latents.latents(seeds, z_dim).numpy(), service.sampler.latents(seeds, z_dim)
+
+    assert ours.dtype == theirs.dtype == np.float32
+    assert ours.shape == theirs.shape == (len(seeds), z_dim)
+    assert ours.tobytes() == theirs.tobytes()
+
+
+@pytest.mark.parametrize("entry", VECTORS["latents"], ids=lambda entry: str(entry["seed"]))
+def test_latents_are_the_published_ones(entry: dict[str, Any]) -> None:
+    """Both sides give the vectors that anybody can check an implementation of `philox-bm-1` against."""
+    expected = np.array([entry["latents"]], np.float32)
+    seeds, z_dim = [int(entry["seed"])], expected.shape[1]
+
+    assert np.array_equal(training.latents.latents(seeds, z_dim).numpy(), expected)
+    assert np.array_equal(service.sampler.latents(seeds, z_dim), expected)
+    assert VECTORS["name"] == training.latents.RNG_NAME
