@@ -74,7 +74,10 @@ class Catalogue:
     async def _serve(self, bundle: Bundle) -> None:
         started = time.monotonic()
         manifest, settings = bundle.manifest, self._settings
-        device = choose_device(settings.device)
+        try:
+            device = choose_device(settings.device)
+        except ValueError as error:
+            raise BundleError(str(error)) from error
         self.device = str(device)
         generator: Generator = await asyncio.to_thread(bundles.load, bundle, device)
         engine = LocalEngine(
@@ -164,7 +167,7 @@ class Catalogue:
         }
         served = wanted.partition("@")[0] in self._models
         if not self.loaded or (refused and not served) or name is None:
-            why = "; ".join(f"{key}: {reason}" for key, reason in refused.items()) or "models are being loaded"
+            why = "; ".join([f"{key}: {reason}" for key, reason in refused.items()] or self.reasons())
             raise Starting(why if self.loaded else "models are being loaded", headers={"Retry-After": "2"})
         known = ", ".join(model.manifest.id for model in self) or "none"
         raise ModelNotFound(f"unknown model {name!r}; there are: {known}")

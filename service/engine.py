@@ -9,6 +9,7 @@ warmed batch sizes only, and the start-up compares each of them with the row alo
 
 import asyncio
 import base64
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -103,10 +104,10 @@ class LocalEngine:
         """
         started = time.monotonic()
         loop = asyncio.get_running_loop()
-        # As many tasks as threads, each of which takes one thread up, so every thread warms every size.
-        exact = await asyncio.gather(
-            *(loop.run_in_executor(self._pool, self._warm_thread, golden_samples[0]) for _ in range(self.workers))
-        )
+        # As many tasks as threads, which wait for each other, so that every thread warms every size.
+        all_there = threading.Barrier(self.workers)
+        tasks = [(self._pool, self._warm_thread, golden_samples[0], all_there)] * self.workers
+        exact = await asyncio.gather(*(loop.run_in_executor(*task) for task in tasks))
         if not all(exact):
             self.sizes = (self.max_batch_size,)
         for sample, golden in zip(golden_samples, self._manifest.golden, strict=True):
@@ -114,8 +115,9 @@ class LocalEngine:
             check_golden(pixels, golden)
         return time.monotonic() - started
 
-    def _warm_thread(self, sample: Sample) -> bool:
+    def _warm_thread(self, sample: Sample, all_there: threading.Barrier) -> bool:
         """Run every size; tell whether the first and last row came out as the row alone."""
+        all_there.wait()
         exact = True
         alone = self._run([sample])[0] if self.sizes[0] == 1 else None
         for size in self.sizes:

@@ -318,6 +318,18 @@ async def test_failed_item_frees_the_rest_of_its_request() -> None:
                 await task
 
 
+async def test_slots_of_a_failed_request_are_free_in_the_same_step() -> None:
+    """A request that comes between a failure and its delivery finds the slots that the failure has freed."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=2, max_queue=6) as batcher:
+        doomed = submit(batcher, "abcdef")
+        await settle()
+        backend.calls[0].answer.set_exception(RuntimeError())
+        newcomer = submit(batcher, "uvwxyz")
+        await settle()
+        assert (doomed.done(), newcomer.done(), backend.batches) == (True, False, ["ab", "uv"])
+
+
 async def test_item_of_a_failed_request_in_another_batch_is_discarded() -> None:
     """A request that failed in one batch ignores what its other batch brings; the mate there does not."""
     backend = Backend()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,13 @@ from service.batcher import BackendFailure, Batcher, DeadlineExceeded, Draining,
 
 Item = tuple[int, int]  # number of the request, index within it
 Value = tuple[str, int, int]
+
+ENOUGH = 25  # iterations of the loop until nothing moves any more, whatever has happened
+LATE = 8  # requests before the batcher may be ended
+SIZES = st.integers(1, 6)
+TIMEOUTS = st.sampled_from([500.0, 500.0, 5.0, 1.0])
+INDICES = st.integers(0, 59)
+PACES = st.sampled_from([ENOUGH, 0, 1, 2, 3])
 
 
 class Crash(BaseException):
@@ -110,7 +117,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.calls: list[Call] = []
         self.seen: set[Item] = set()
         self.wrong: list[str] = []
-        self.restarts = self.crashes = self.steps = 0
+        self.restarts = self.crashes = 0
         self.ending: list[asyncio.Task[Any]] = []
         self.depth = Depth()
         self.batcher = Batcher[Item, Value](
@@ -122,7 +129,7 @@ class BatcherMachine(RuleBasedStateMachine):
             clock=self.loop.time,
         )
         self.loop.call_soon(self.batcher.start)
-        self.settle()
+        self.proceed(ENOUGH)
 
     # The two sides of the batcher: its backend and its clients.
 
@@ -184,33 +191,40 @@ class BatcherMachine(RuleBasedStateMachine):
         self.expect(request.outcome is None, "a second outcome")
         request.outcome = outcome
 
-    # Rules.
+    # Rules. Each lets the loop run on for a while, or not at all, so that the next one comes at any moment.
 
-    @rule(size=st.integers(1, 6), timeout_s=st.sampled_from([1.0, 5.0, 500.0]))
-    def submit(self, size: int, timeout_s: float) -> None:
-        request = Request(len(self.requests), size, timeout_s)
-        self.requests.append(request)
-        request.task = self.loop.create_task(self.client(request))
+    @rule(batch=st.lists(st.tuples(SIZES, TIMEOUTS), min_size=1, max_size=4), pace=PACES)
+    def submit(self, batch: list[tuple[int, float]], pace: int) -> None:
+        for size, timeout_s in batch:
+            request = Request(len(self.requests), size, timeout_s)
+            self.requests.append(request)
+            request.task = self.loop.create_task(self.client(request))
+        self.proceed(pace)
 
-    @rule(data=st.data())
+    @rule(which=INDICES, pace=PACES)
     @precondition(lambda self: any(request.is_open for request in self.requests))
-    def cancel(self, data: st.DataObject) -> None:
+    def cancel(self, which: int, pace: int) -> None:
         """Cancel a request, also one that has not begun or whose outcome is on its way."""
-        request = data.draw(st.sampled_from([request for request in self.requests if request.is_open]))
+        candidates = [request for request in self.requests if request.is_open]
+        request = candidates[which % len(candidates)]
         request.cancelled = True
         if not self.started(request):
             request.outcome = "cancelled"  # its coroutine never runs
         request.task.cancel()
+        self.proceed(pace)
 
-    @rule(data=st.data())
+    @rule(which=INDICES, pace=PACES)
     @precondition(lambda self: self.unanswered())
-    def backend_succeeds(self, data: st.DataObject) -> None:
-        self.succeed(data.draw(st.sampled_from(self.unanswered())))
+    def backend_succeeds(self, which: int, pace: int) -> None:
+        candidates = self.unanswered()
+        self.succeed(candidates[which % len(candidates)])
+        self.proceed(pace)
 
-    @rule(data=st.data(), how=st.sampled_from(["raise", "crash", "cancel", "short", "long"]))
+    @rule(which=INDICES, how=st.sampled_from(["raise", "crash", "cancel", "short", "long"]), pace=PACES)
     @precondition(lambda self: self.unanswered())
-    def backend_fails(self, data: st.DataObject, how: str) -> None:
-        call = data.draw(st.sampled_from(self.unanswered()))
+    def backend_fails(self, which: int, how: str, pace: int) -> None:
+        candidates = self.unanswered()
+        call = candidates[which % len(candidates)]
         values = [("done", *item) for item in call.items]
         if how == "raise":
             call.answer.set_exception(RuntimeError("the backend failed"))
@@ -225,31 +239,34 @@ class BatcherMachine(RuleBasedStateMachine):
         self.crashes += how in {"crash", "cancel"}
         for number, _ in call.items:
             self.requests[number].failed = True
+        self.proceed(pace)
 
-    @rule()
-    def step(self) -> None:
-        self.steps += 1
-        self.loop.step()
-
-    @rule(seconds=st.sampled_from([0.25, 1.0, 5.0]))
-    def time_passes(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.25, 1.0, 5.0]), pace=PACES)
+    def time_passes(self, seconds: float, pace: int) -> None:
         self.loop.now += seconds
+        self.proceed(pace)
 
-    @rule(timeout_s=st.sampled_from([0.0, 2.0, 500.0]))
-    @precondition(lambda self: self.steps > 12 and len(self.ending) < 2)
-    def drain(self, timeout_s: float) -> None:
-        self.end(self.batcher.drain(timeout_s))
+    @rule(timeout_s=st.sampled_from([500.0, 2.0, 0.0]), pace=PACES)
+    @precondition(lambda self: len(self.requests) > LATE and len(self.ending) < 2)
+    def drain(self, timeout_s: float, pace: int) -> None:
+        self.ending.append(self.loop.create_task(self.batcher.drain(timeout_s)))
+        self.proceed(pace)
 
-    @rule()
-    @precondition(lambda self: self.steps > 12 and len(self.ending) < 2)
-    def close(self) -> None:
-        self.end(self.batcher.close())
+    @rule(pace=PACES)
+    @precondition(lambda self: len(self.requests) > LATE and len(self.ending) < 2)
+    def close(self, pace: int) -> None:
+        self.ending.append(self.loop.create_task(self.batcher.close()))
+        self.proceed(pace)
 
-    @rule()
-    def settle(self) -> None:
-        """Let everything happen that can, and compare the batcher with the model."""
-        for _ in range(25):
+    def proceed(self, pace: int) -> None:
+        """Run a few iterations of the loop; when they are enough for everything to happen, look at the outcome."""
+        for _ in range(pace):
             self.loop.step()
+        if pace == ENOUGH:
+            self.compare()
+
+    def compare(self) -> None:
+        """Compare the batcher, which has come to rest, with the model."""
         if any(task.done() for task in self.ending):
             assert (self.batcher.queued, self.batcher.in_flight) == (0, 0)
             assert all(request.outcome for request in self.requests)
@@ -284,7 +301,7 @@ class BatcherMachine(RuleBasedStateMachine):
         if not hasattr(self, "loop"):
             return
         try:
-            self.settle()
+            self.proceed(ENOUGH)
             drained = self.loop.create_task(self.batcher.drain(500.0))
             self.ending.append(drained)
             for _ in range(100):  # a batch of one item takes three iterations, and there are at most 22 items
@@ -293,7 +310,7 @@ class BatcherMachine(RuleBasedStateMachine):
                 self.loop.step()
             assert drained.done(), "a slot has leaked"
             assert drained.result() is True
-            self.settle()
+            self.proceed(ENOUGH)
             for task in self.ending:
                 task.result()
             for request in self.requests:
@@ -343,14 +360,11 @@ class BatcherMachine(RuleBasedStateMachine):
         for number, _ in call.items:
             self.requests[number].served += 1
 
-    def end(self, ending: Coroutine[Any, Any, Any]) -> None:
-        self.ending.append(self.loop.create_task(ending))
-
 
 TestBatcherMachine = BatcherMachine.TestCase
 TestBatcherMachine.settings = settings(
     max_examples=100,
-    stateful_step_count=50,
+    stateful_step_count=30,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],  # it times the machine that runs the tests, not the batcher

@@ -184,6 +184,21 @@ def test_step_is_the_textbooks_step(make_trainer: Callable[..., Trainer], progre
         assert moved > 1e-5
 
 
+def test_steps_take_new_pictures_and_new_latents(make_trainer: Callable[..., Trainer]) -> None:
+    """Six steps of eight show all 48 pictures, each with its own label, and no latent comes twice."""
+    trainer = make_trainer(threads=2)
+    shards = []
+    for step in range(6):
+        trainer.nimg, trainer.steps = 8 * step, step
+        shards += trainer._shards()
+    real, label = (torch.cat([getattr(shard, name) for shard in shards]) for name in ("real", "label"))
+    assert len(torch.cat([shard.z for shard in shards]).unique(dim=0)) == 48
+    found = sorted(image.tobytes() for image in to_uint8(real).numpy())
+    assert found == sorted(image.tobytes() for image in trainer.data.train.images.numpy())
+    bright_rows = real.amax(dim=(1, 3)).argmax(dim=1)
+    assert torch.equal(bright_rows, label * 16 // 3)
+
+
 def test_step_moves_the_average_with_the_generator(make_trainer: Callable[..., Trainer]) -> None:
     """After the first step the average is the generator itself, after more it lies behind."""
     trainer = make_trainer()

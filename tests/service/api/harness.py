@@ -41,8 +41,7 @@ def client_of(app: FastAPI) -> httpx.AsyncClient:
 async def started(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """Run an application from its start to its end, and yield a client once its models are loaded or refused."""
     async with app.router.lifespan_context(app), client_of(app) as client:
-        while not app.state.services.catalogue.loaded:
-            await asyncio.sleep(0.005)
+        await until(lambda: app.state.services.catalogue.loaded)
         yield client
 
 
@@ -164,7 +163,7 @@ class Connection:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the event loop go round until a condition holds."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110  what it waits for has no event
         await asyncio.sleep(0.001)
 
 

@@ -145,7 +145,9 @@ async def test_frames_come_as_json_entries(client: httpx.AsyncClient) -> None:
         (index, 20, 20) for index in range(3)
     ]
     files = [base64.b64decode(entry["b64"]) for entry in document["frames"]]
-    np.testing.assert_array_equal([pixels(file) for file in files], await animation(client, from_=1, to=2, steps=3, size=20))
+    np.testing.assert_array_equal(
+        [pixels(file) for file in files], await animation(client, from_=1, to=2, steps=3, size=20)
+    )
     with Image.open(io.BytesIO(files[1])) as image:
         assert image.text["Model"] == "tiny@2"
 
@@ -233,7 +235,13 @@ async def test_known_etag_is_answered_304_without_the_engine() -> None:
         assert (again.status_code, again.content, len(engine.batches)) == (304, b"", drawn)
         assert again.headers["cache-control"] == full.headers["cache-control"]
         tags = {full.headers["etag"]}
-        changes: list[dict[str, object]] = [{"from": 3}, {"to": 3}, {"steps": 4}, {"mode": "lerp"}, {"easing": "cosine"}]
+        changes: list[dict[str, object]] = [
+            {"from": 3},
+            {"to": 3},
+            {"steps": 4},
+            {"mode": "lerp"},
+            {"easing": "cosine"},
+        ]
         changes += [{"loop": "wrap"}, {"fps": 5}, {"label": 1}, {"label_to": 1}, {"layout": "strip"}, {"format": "gif"}]
         changes += [{"truncation_psi": 0.5}, {"size": 20}, {"metadata": False}, {"format": "webp", "quality": 5}]
         for change in changes:
