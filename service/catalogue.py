@@ -86,6 +86,7 @@ class Catalogue:
             device=device,
             max_batch_size=settings.max_batch_images,
             threads=settings.engine_threads,
+            on_padding=self._metrics.padding_images.labels(manifest.name).inc,
         )
         try:
             rows = latents([golden.seed for golden in manifest.golden], manifest.z_dim)

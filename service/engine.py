@@ -11,7 +11,7 @@ import asyncio
 import base64
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -55,6 +55,7 @@ class LocalEngine:
         device: Where the generator lies.
         max_batch_size: Images per batch, at least 1.
         threads: Engine threads; `None`: one per core on a CPU, one on a GPU.
+        on_padding: Told by the engine threads how many rows were added to a batch.
     """
 
     def __init__(
@@ -65,12 +66,13 @@ class LocalEngine:
         device: torch.device,
         max_batch_size: int,
         threads: int | None = None,
+        on_padding: Callable[[int], None] = lambda rows: None,
     ) -> None:
         self._generator, self._manifest, self._device = generator, manifest, device
+        self._on_padding = on_padding
         self.max_batch_size = max_batch_size
         self.workers = threads or (1 if device.type == "cuda" else torch.get_num_threads())
         self.sizes = batch_sizes(max_batch_size, device)
-        self.padded_images = 0
         self._pool = ThreadPoolExecutor(
             self.workers, f"engine-{manifest.name}", initializer=torch.set_num_threads, initargs=(1,)
         )
@@ -134,7 +136,7 @@ class LocalEngine:
         with torch.inference_mode():
             w = self._styles(samples)
             if size > len(samples):
-                self.padded_images += size - len(samples)
+                self._on_padding(size - len(samples))
                 w = torch.cat([w, w[:1].expand(size - len(samples), -1, -1)])
             pixels: Pixels = self._generator.synthesis(w)[: len(samples)].cpu().numpy()
         return list(pixels)

@@ -202,6 +202,14 @@ def openapi_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     ]
 
 
+def openapi_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI entry of what is answered: a 200 of one of the media types, or a problem (RFC 9457)."""
+    return {
+        "200": {"description": "The picture", "content": {media_type: {} for media_type in media_types}},
+        "default": {"description": "What went wrong", "content": {"application/problem+json": {}}},
+    }
+
+
 def openapi_body(model: type[BaseModel]) -> dict[str, Any]:
     """Return the OpenAPI entry of a JSON body; `app.py` puts the schema itself among the components."""
     reference = {"$ref": f"#/components/schemas/{model.__name__}"}

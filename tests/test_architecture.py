@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,14 @@ def _torchscript(source: str) -> set[str]:
     return used
 
 
+@cache
+def _uses() -> dict[str, set[str]]:
+    return {path.relative_to(ROOT).as_posix(): _torchscript(path.read_text("utf-8")) for path in SOURCES}
+
+
 def _users(*functions: str) -> set[str]:
     """Return the files that use one of these functions of torch.jit, or any of it if none is given."""
-    uses = {path.relative_to(ROOT).as_posix(): _torchscript(path.read_text("utf-8")) for path in SOURCES}
-    return {name for name, used in uses.items() if (used & set(functions) if functions else used)}
+    return {name for name, used in _uses().items() if (used & set(functions) if functions else used)}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from training.data import PictureSet
+from training.errors import TrainingError
 from training.files import replacing
 from training.generators import SCORES_NAME, Trained, from_snapshot, sample, snapshots
 from training.manifest import MetricEntry
@@ -49,22 +50,52 @@ class Judgement:
 
 
 def evaluators(data: PictureSet, data_path: Path, say: Say) -> list[Evaluator]:
-    """Return an evaluator per feature network; the networks are trained once and kept beside the data."""
+    """Return an evaluator per feature network; the networks are trained once and kept beside the data.
+
+    Args:
+        data: The data set.
+        data_path: Its file.
+        say: Told when a network is trained.
+
+    Returns:
+        One evaluator per entry of `FEATURE_SEEDS`.
+
+    Raises:
+        TrainingError: If the data is too small, or what is kept beside it is damaged.
+    """
     train, holdout = ((split.images, split.labels) for split in (data.train, data.holdout))
     made = []
     for seed in FEATURE_SEEDS:
         path = data_path.with_suffix(f".features-{seed}.safetensors")
         if not path.exists():
             say(f"training feature network {seed} on the {len(data.train)} training pictures (once, kept in {path})")
-        net = load_or_train(path, train, holdout, data.num_classes, seed=seed)
-        made.append(Evaluator(net, train, holdout))
+        try:
+            net = load_or_train(path, train, holdout, data.num_classes, seed=seed)
+            made.append(Evaluator(net, train, holdout))
+        except ValueError as error:
+            raise TrainingError(f"{data_path} cannot be a yardstick: {error}") from error
     return made
 
 
 def judge(trained: Trained, judges: list[Evaluator], num_samples: int) -> Judgement:
-    """Measure `num_samples` fresh samples of a generator in every feature space."""
+    """Measure fresh samples of a generator in every feature space.
+
+    Args:
+        trained: The generator.
+        judges: An evaluator per feature space.
+        num_samples: How many samples.
+
+    Returns:
+        An evaluation per feature space.
+
+    Raises:
+        TrainingError: If the samples are not of the size or the classes of the data.
+    """
     images, labels = _samples(trained, num_samples)
-    return Judgement(trained, tuple(evaluator.score(images, labels) for evaluator in judges))
+    try:
+        return Judgement(trained, tuple(evaluator.score(images, labels) for evaluator in judges))
+    except ValueError as error:
+        raise TrainingError(f"{trained.source} does not fit the data: {error}") from error
 
 
 def best_snapshot(run: Path, network: StyleResidualConfig, evaluator: Evaluator, num_samples: int, say: Say) -> Trained:

@@ -31,6 +31,12 @@ class Trained:
 def snapshots(run: Path) -> list[Path]:
     """Return a run's snapshots, oldest first.
 
+    Args:
+        run: Folder of a run.
+
+    Returns:
+        Paths of safetensors files, at least one.
+
     Raises:
         TrainingError: If there are none.
     """
@@ -42,6 +48,12 @@ def snapshots(run: Path) -> list[Path]:
 
 def run_facts(run: Path) -> dict[str, Any]:
     """Return what `train` wrote about a run.
+
+    Args:
+        run: Folder of a run.
+
+    Returns:
+        The content of its `run.json`.
 
     Raises:
         TrainingError: If the folder is not a run.
@@ -55,6 +67,13 @@ def run_facts(run: Path) -> dict[str, Any]:
 
 def from_snapshot(path: Path, network: StyleResidualConfig) -> Trained:
     """Return the averaged generator of a snapshot.
+
+    Args:
+        path: A file that `snapshots` names.
+        network: Shape of the run's networks.
+
+    Returns:
+        The generator, with what the snapshot says about it.
 
     Raises:
         TrainingError: If the file is missing or damaged, or belongs to another network.
@@ -71,6 +90,12 @@ def from_snapshot(path: Path, network: StyleResidualConfig) -> Trained:
 
 def from_bundle(folder: Path) -> Trained:
     """Return a bundle's generator, rebuilt from its weights without TorchScript.
+
+    Args:
+        folder: Folder of a bundle.
+
+    Returns:
+        The generator, with what the manifest says about it.
 
     Raises:
         TrainingError: If the folder is not a bundle, or one of another family of networks.

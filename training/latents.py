@@ -20,6 +20,9 @@ def latents(seeds: Sequence[int], z_dim: int) -> Tensor:
         seeds: Integers in [0, 2**53).
         z_dim: Size of a latent.
 
+    Returns:
+        A row per seed.
+
     Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox4x64-10); Box & Muller 1958.
     """
     pairs = (z_dim + 1) // 2

@@ -18,14 +18,19 @@ from service.errors import InvalidParameters, NotFound
 from service.negotiation import MEDIA_TYPES, Representation
 from service.pipeline import Look, Order, ServedModel
 from service.sampler import seed_from
-from service.schemas import GenerateBody, GenerateQuery, PermalinkQuery, openapi_body, openapi_parameters
+from service.schemas import (
+    GenerateBody,
+    GenerateQuery,
+    PermalinkQuery,
+    openapi_body,
+    openapi_parameters,
+    openapi_responses,
+)
 from service.services import Services, services_of
 
 router = APIRouter(tags=["pictures"])
 FORMATS: tuple[StillFormat, ...] = ("png", "jpeg", "webp", "avif")
-_IMAGES: dict[int | str, dict[str, Any]] = {
-    "200": {"description": "The picture", "content": {f"image/{form}": {} for form in FORMATS}}
-}
+_IMAGES = tuple(MEDIA_TYPES[form] for form in FORMATS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Job:
 
 @router.get(
     "/generate",
-    responses=_IMAGES,
+    responses=openapi_responses(*_IMAGES, negotiation.JSON),
     response_class=Response,
     openapi_extra={"parameters": openapi_parameters(GenerateQuery)},
 )
@@ -77,7 +82,7 @@ async def get_generate(request: Request) -> Response:
 
 @router.get(
     "/i/{model_id}/{file_name}",
-    responses=_IMAGES,
+    responses=openapi_responses(*_IMAGES),
     response_class=Response,
     openapi_extra={
         "parameters": [
@@ -119,7 +124,7 @@ async def get_permalink(request: Request) -> Response:
 
 @router.post(
     "/generate",
-    responses=_IMAGES,
+    responses=openapi_responses(*_IMAGES, negotiation.JSON),
     response_class=Response,
     openapi_extra=openapi_body(GenerateBody),
 )

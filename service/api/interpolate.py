@@ -19,14 +19,19 @@ from service.negotiation import MEDIA_TYPES, Representation
 from service.pipeline import Look, ServedModel
 from service.sample import Sample
 from service.sampler import Keyframe, Mode, seed_from
-from service.schemas import InterpolateBody, InterpolateQuery, KeyframeBody, openapi_body, openapi_parameters
+from service.schemas import (
+    InterpolateBody,
+    InterpolateQuery,
+    KeyframeBody,
+    openapi_body,
+    openapi_parameters,
+    openapi_responses,
+)
 from service.services import Services, services_of
 
 router = APIRouter(tags=["pictures"])
 FORMATS: tuple[AnimationFormat, ...] = ("png", "webp", "gif", "avif")
-_IMAGES: dict[int | str, dict[str, Any]] = {
-    "200": {"description": "The animation or strip", "content": {f"image/{form}": {} for form in FORMATS}}
-}
+_RESPONSES = openapi_responses(*(MEDIA_TYPES[form] for form in FORMATS), negotiation.JSON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Stop:
 
 @router.get(
     "/interpolate",
-    responses=_IMAGES,
+    responses=_RESPONSES,
     response_class=Response,
     openapi_extra={"parameters": openapi_parameters(InterpolateQuery)},
 )
@@ -56,7 +61,7 @@ async def get_interpolate(request: Request) -> Response:
 
 @router.post(
     "/interpolate",
-    responses=_IMAGES,
+    responses=_RESPONSES,
     response_class=Response,
     openapi_extra=openapi_body(InterpolateBody),
 )

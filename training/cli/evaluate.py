@@ -85,6 +85,12 @@ def _keep(folder: Path, judgement: Judgement) -> None:
 def read_kept(folder: Path) -> dict[str, Any]:
     """Return what `evaluate` kept for a run.
 
+    Args:
+        folder: Folder of the run.
+
+    Returns:
+        The content of its `evaluation.json`.
+
     Raises:
         TrainingError: If the run has not been evaluated.
     """

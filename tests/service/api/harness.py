@@ -78,7 +78,7 @@ class FakeEngine:
 
     def __init__(self, manifest: Manifest, *, max_batch_size: int = 4) -> None:
         self.max_batch_size = max_batch_size
-        self._shape = (manifest.height, manifest.width, manifest.channels)
+        self.shape = (manifest.height, manifest.width, manifest.channels)
         self.batches: list[Sequence[Sample]] = []
         self.open = asyncio.Event()
         self.open.set()
@@ -90,7 +90,7 @@ class FakeEngine:
         await self.open.wait()
         if self.error is not None:
             raise self.error
-        return [np.full(self._shape, sample.label, np.uint8) for sample in samples]
+        return [np.full(self.shape, sample.label, np.uint8) for sample in samples]
 
     def close(self) -> None:
         self.closed = True

@@ -1,7 +1,7 @@
 """Whatever a client may send wrongly: each mistake has its documented status and names its field; none is a 500."""
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
