@@ -140,6 +140,12 @@ class Bundle:
 def discover(models_dir: Path) -> dict[str, dict[int, Path]]:
     """Return the bundle folders by name and version; whatever is hidden, empty or no version is passed over.
 
+    Args:
+        models_dir: The models folder.
+
+    Returns:
+        Names to versions to folders, in the order of the names.
+
     Raises:
         BundleError: If the models folder cannot be read.
     """
@@ -161,6 +167,12 @@ def _versions(folder: Path) -> dict[int, Path]:
 
 def verify(folder: Path) -> Bundle:
     """Check everything about a bundle that can be checked without running it.
+
+    Args:
+        folder: The bundle's folder, `<name>/<version>`.
+
+    Returns:
+        The bundle, which may be loaded.
 
     Raises:
         BundleError: If the manifest, a file's length or digest, or an operator of the generator does not hold.
@@ -213,6 +225,13 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
 
 def load(bundle: Bundle, device: torch.device) -> Generator:
     """Load a verified bundle's generator and check its methods, shapes and types on two rows.
+
+    Args:
+        bundle: What `verify` returned.
+        device: Where the generator shall lie.
+
+    Returns:
+        The generator, frozen.
 
     Raises:
         BundleError: If the archive does not load or the module is not what the manifest says.

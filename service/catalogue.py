@@ -150,7 +150,13 @@ class Catalogue:
                 if m.batcher.oldest_in_flight_s > limit]  # fmt: skip
 
     def get(self, name: str | None) -> ServedModel:
-        """Return a model by `name` (its newest version), `name@version`, or the default for `None`.
+        """Return a model.
+
+        Args:
+            name: `name` (its newest version), `name@version`, or `None` for the default.
+
+        Returns:
+            The model.
 
         Raises:
             ModelNotFound: If there is no such model.

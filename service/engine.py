@@ -9,6 +9,7 @@ warmed batch sizes only, and the start-up compares each of them with the row alo
 
 import asyncio
 import base64
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -83,6 +84,9 @@ class LocalEngine:
         Args:
             samples: At most `max_batch_size`.
 
+        Returns:
+            Pictures.
+
         Raises:
             ValueError: If there are too many.
         """
@@ -108,8 +112,8 @@ class LocalEngine:
         loop = asyncio.get_running_loop()
         # As many tasks as threads, which wait for each other, so that every thread warms every size.
         all_there = threading.Barrier(self.workers)
-        tasks = [(self._pool, self._warm_thread, golden_samples[0], all_there)] * self.workers
-        exact = await asyncio.gather(*(loop.run_in_executor(*task) for task in tasks))
+        warm = functools.partial(self._warm_thread, golden_samples[0], all_there)
+        exact = await asyncio.gather(*(loop.run_in_executor(self._pool, warm) for _ in range(self.workers)))
         if not all(exact):
             self.sizes = (self.max_batch_size,)
         for sample, golden in zip(golden_samples, self._manifest.golden, strict=True):
@@ -176,7 +180,11 @@ def batch_sizes(max_batch_size: int, device: torch.device) -> tuple[int, ...]:
 
 
 def check_golden(pixels: Pixels, golden: Golden) -> None:
-    """Compare a picture, uint8 (H, W, C), with a golden thumbnail.
+    """Compare a picture with a golden thumbnail.
+
+    Args:
+        pixels: The picture, uint8 (H, W, C).
+        golden: What the manifest says about it.
 
     Raises:
         BundleError: If a value of the thumbnail differs by more than the tolerance.
@@ -193,7 +201,13 @@ def check_golden(pixels: Pixels, golden: Golden) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda".
+    """Return the device to run on.
+
+    Args:
+        name: "auto", "cpu" or "cuda".
+
+    Returns:
+        The device; for "auto" CUDA where there is one.
 
     Raises:
         ValueError: If CUDA was asked for and there is none.

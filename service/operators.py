@@ -74,10 +74,13 @@ _PICKLE_OPCODES = frozenset(_OPCODES.split())
 
 
 def forbidden_operators(archive: Path) -> list[str]:
-    """Return what in an archive may not run, one sentence each; an empty list means nothing.
+    """Return what in an archive may not run.
 
     Args:
         archive: A TorchScript file. Its bytes have been checked against the manifest's digest.
+
+    Returns:
+        One sentence each; none if it may be loaded.
     """
     try:
         with zipfile.ZipFile(archive) as opened:

@@ -78,6 +78,13 @@ class ServedModel:
     def label(self, value: int | str, pointer: str = "/label") -> int:
         """Return a label's index for its index, name or alias; names are compared without regard to case.
 
+        Args:
+            value: What the client said.
+            pointer: The field that it said it in.
+
+        Returns:
+            The index.
+
         Raises:
             InvalidParameters: If there is no such label; lists the valid ones.
         """
@@ -128,6 +135,14 @@ class ServedModel:
     ) -> list[Order]:
         """Return one order per latent; a label of `None` is the manifest's default, else 0.
 
+        Args:
+            latents: The client's latents.
+            labels: As many labels.
+            psi: Truncation; `None` is the manifest's.
+
+        Returns:
+            Orders without a seed.
+
         Raises:
             InvalidParameters: If a latent has the wrong length.
         """
@@ -142,6 +157,13 @@ class ServedModel:
 
     def latent(self, values: Sequence[float], pointer: str) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
         """Return a client's latent as float32 (z_dim,).
+
+        Args:
+            values: Its numbers.
+            pointer: The field that they stand in.
+
+        Returns:
+            The latent.
 
         Raises:
             InvalidParameters: If it has the wrong length.
@@ -161,6 +183,9 @@ class ServedModel:
             samples: At least one.
             timeout_s: Seconds from now until the deadline.
             pointer: The field to name if they never fit the queue.
+
+        Returns:
+            Pictures, and the timing of the slowest one.
 
         Raises:
             InvalidParameters: If they never fit the queue.

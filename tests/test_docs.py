@@ -3,12 +3,14 @@
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from service.settings import Settings
+from tests.e2e.conftest import OPEN, Process
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -27,12 +29,25 @@ def curl_commands() -> list[str]:
     return [line for line in lines if line.startswith("curl ")]
 
 
+@pytest.fixture(scope="module")
+def shipped_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of a service of the models that this repository ships."""
+    process = Process(tmp_path_factory.mktemp("shipped") / "log", models_dir=ROOT / "models", **OPEN)
+    try:
+        process.wait_until_ready()
+        yield process.url
+    finally:
+        process.kill()
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("command", curl_commands())
 def test_curl_command_of_the_documents_gives_what_it_says(command: str, shipped_server: str, tmp_path: Path) -> None:
     """Every curl command in README and docs succeeds against the shipped model, and a .png it writes is one."""
     arguments = shlex.split(command.replace(SERVED_AT, shipped_server))
-    done = subprocess.run([*arguments, "--silent", "--show-error", "--fail"], cwd=tmp_path, capture_output=True, check=False)
+    done = subprocess.run(
+        [*arguments, "--silent", "--show-error", "--fail"], cwd=tmp_path, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
     if "-o" in arguments:
         assert (tmp_path / arguments[arguments.index("-o") + 1]).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

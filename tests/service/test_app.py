@@ -52,13 +52,10 @@ def test_openapi_document_is_valid(document: dict[str, Any]) -> None:
 
 def test_openapi_document_lists_every_route(document: dict[str, Any]) -> None:
     """Each address of this version stands in it with its methods."""
-    assert {path: set(methods) for path, methods in document["paths"].items()} == {
-        "/generate": {"get", "post"},
-        "/i/{model_id}/{file_name}": {"get"},
-        "/interpolate": {"get", "post"},
-        **dict.fromkeys(("/models", "/models/{model_id}", "/version"), {"get"}),
-        **dict.fromkeys(("/livez", "/readyz", "/startupz", "/healthz", "/metrics"), {"get"}),
-    }
+    gets = {"/generate", "/i/{model_id}/{file_name}", "/interpolate", "/models", "/models/{model_id}", "/version"}
+    gets |= {"/livez", "/readyz", "/startupz", "/healthz", "/metrics"}
+    assert {path for path, methods in document["paths"].items() if "get" in methods} == gets == set(document["paths"])
+    assert {path for path, methods in document["paths"].items() if "post" in methods} == {"/generate", "/interpolate"}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +174,7 @@ async def test_apps_in_one_process_share_nothing(tmp_path: Path) -> None:
         assert (await one.get("/readyz")).status_code == 503
         assert (await other.get("/readyz")).status_code == 200
         await other.get("/generate")
-        assert "vitrine_images_total" not in (await one.get("/metrics")).text
+        assert "vitrine_images_total{" not in (await one.get("/metrics")).text
 
 
 async def test_picture_that_cannot_be_encoded_is_internal() -> None:

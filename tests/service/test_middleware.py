@@ -91,7 +91,7 @@ async def test_requests_without_an_id_get_different_ones(metrics: Metrics) -> No
 
 
 async def test_request_is_logged_without_its_query(metrics: Metrics, logged: list[Any]) -> None:
-    """One line per request: id, method, path, status, duration and model, but nothing that a client wrote in the query."""
+    """One line per request: id, method, path, status, duration and model, but nothing of the query."""
     answer = await get(fine, metrics, "/pictures/1?seed=order-of-jane", X_Request_ID="me")
     (entry,) = logged
     assert isinstance(entry.pop("duration_ms"), float)
