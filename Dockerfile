@@ -4,6 +4,14 @@
 # public index means the CUDA build (several GB). For a small CPU image give the address of PyTorch's CPU index, which
 # its installation page names:  docker build --build-arg TORCH_INDEX_URL=<address> .
 
+# A stage of its own, so that only another list of dependencies, not every change of pyproject.toml, installs them again.
+FROM python:3.11-slim AS requirements
+WORKDIR /src
+COPY pyproject.toml ./
+RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+    > /requirements.txt
+
+
 FROM python:3.11-slim AS builder
 ARG TORCH_INDEX_URL=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -21,15 +29,12 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && rm -rf "$torch/include" "$torch/share" "$torch/test" \
     && find "$torch/bin" -type f ! -name torch_shm_manager -delete
 
-# The dependencies have a layer of their own, which a change of our code leaves standing.
-COPY pyproject.toml ./
+COPY --from=requirements /requirements.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-        > requirements.txt \
-    && pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt
+    pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt
 
 # --no-build-isolation: torch brings the setuptools that builds us, so this step needs no network.
-COPY LICENSE ./
+COPY LICENSE pyproject.toml ./
 COPY service ./service
 RUN pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --no-cache-dir .
 

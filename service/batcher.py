@@ -315,17 +315,19 @@ class Batcher(Generic[Item, Result]):
 
     async def _supervise(self, number: int) -> None:
         """Keep a worker going until the batcher is closed, or the loop itself ends and cancels this task."""
-        task = cast("asyncio.Task[None]", asyncio.current_task())
+        task, loop = cast("asyncio.Task[None]", asyncio.current_task()), asyncio.get_running_loop()
         while not self._closed:
             try:
                 await self._work(number)
             except BaseException as exc:
+                if not loop.is_running():  # this coroutine is being destroyed, with a loop that was not shut down
+                    raise
                 # A cancellation that leaked out of `run` leaves `cancelling` at 0; one meant for this task does not.
-                if task.cancelling() or isinstance(exc, (KeyboardInterrupt, SystemExit)):
+                if task.cancelling() or isinstance(exc, (GeneratorExit, KeyboardInterrupt, SystemExit)):
                     self._stop()
                     raise
                 context: dict[str, Any] = {"message": "batcher worker restarted", "exception": exc, "task": task}
-                task.get_loop().call_exception_handler(context)
+                loop.call_exception_handler(context)
 
     async def _work(self, number: int) -> None:
         while not self._closed:

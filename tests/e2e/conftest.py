@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 90  # for what has to happen some time; a shared machine can be slow
+PATIENCE_S = 240  # for what has to happen some time; a shared machine can be very slow
 OPEN = {"auth": "off", "get_policy": "open", "port": 0, "drain_delay_s": 0}
 
 
@@ -27,6 +27,11 @@ def until(condition: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
     return found
+
+
+def get(url: str) -> httpx.Response:
+    """Return an answer, by a connection of its own."""
+    return httpx.get(url, timeout=PATIENCE_S)
 
 
 class Process:
@@ -70,7 +75,7 @@ class Process:
     def wait_until_ready(self) -> None:
         """Return when it wants requests."""
         url = self.url
-        until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        until(lambda: get(f"{url}/readyz").status_code == 200)
 
     def stop(self) -> int:
         """Ask it to end, and return its exit status."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.e2e.conftest import PATIENCE_S, Process
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 @pytest_asyncio.fixture

@@ -1,6 +1,7 @@
 """The application as a whole: its OpenAPI document, CORS, and what its lifespan does."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.openapi.models import OpenAPI
 
+from service.__main__ import main
 from service.api.answers import EXPOSED_HEADERS
 from service.app import create_app
 from service.pipeline import ServedModel
@@ -175,6 +177,30 @@ async def test_apps_in_one_process_share_nothing(tmp_path: Path) -> None:
         assert (await other.get("/readyz")).status_code == 200
         await other.get("/generate")
         assert "vitrine_images_total{" not in (await one.get("/metrics")).text
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"AUTH": "off", "MAX_QUEUE": "9", "COLOUR": "red"}, "VITRINE_COLOUR, VITRINE_MAX_QUEUE"),
+        ({"AUTH": "on"}, "VITRINE_AUTH"),
+        ({}, "VITRINE_AUTH"),
+        ({"AUTH": "off", "GET_POLICY": "signed"}, "VITRINE_GET_POLICY"),
+        ({"AUTH": "off"}, "VITRINE_GET_POLICY"),
+        ({"AUTH": "off", "MAX_N": "many"}, "VITRINE_MAX_N"),
+        ({"AUTH": "off", "PORT": "70000"}, "VITRINE_PORT"),
+    ],
+)
+def test_wrong_configuration_is_exit_2_with_the_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], environment: dict[str, str], named: str
+) -> None:
+    """Nothing is started with a configuration that says what is not known, not valid or not kept."""
+    for name in [name for name in os.environ if name.startswith("VITRINE_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(f"VITRINE_{name}", value)
+    assert main() == 2
+    assert named in capsys.readouterr().err
 
 
 async def test_picture_that_cannot_be_encoded_is_internal() -> None:

@@ -23,7 +23,7 @@ Item = tuple[int, int]  # number of the request, index within it
 Value = tuple[str, int, int]
 
 ENOUGH = 25  # iterations of the loop until nothing moves any more, whatever has happened
-LATE = 8  # requests before the batcher may be ended
+LATE = 6  # batches before the batcher may be ended
 SIZES = st.integers(1, 6)
 TIMEOUTS = st.sampled_from([500.0, 500.0, 5.0, 1.0])
 INDICES = st.integers(0, 59)
@@ -108,7 +108,7 @@ class BatcherMachine(RuleBasedStateMachine):
     assertion that fails in its run function for a failure of the backend.
     """
 
-    @initialize(max_batch_size=st.integers(1, 4), max_queue=st.integers(1, 10), workers=st.integers(1, 3))
+    @initialize(max_batch_size=st.integers(1, 4), max_queue=st.integers(1, 16), workers=st.integers(1, 3))
     def build(self, max_batch_size: int, max_queue: int, workers: int) -> None:
         self.loop = ManualLoop()
         self.loop.set_exception_handler(self.note_report)
@@ -184,6 +184,7 @@ class BatcherMachine(RuleBasedStateMachine):
             self.expect(request.cancelled, "cancelled by nobody")
         else:
             outcome = "served"
+            self.expect(not request.failed, "served although a batch of it failed")
             values = [("done", *item) for item in items]
             self.expect([each.value for each in done] == values, f"wrong results {done}")
             self.expect(all(1 <= each.timing.batch_size <= self.max_batch_size for each in done), "wrong batch size")
@@ -193,7 +194,8 @@ class BatcherMachine(RuleBasedStateMachine):
 
     # Rules. Each lets the loop run on for a while, or not at all, so that the next one comes at any moment.
 
-    @rule(batch=st.lists(st.tuples(SIZES, TIMEOUTS), min_size=1, max_size=4), pace=PACES)
+    @precondition(lambda self: sum(request.outcome == "draining" for request in self.requests) < 5)
+    @rule(batch=st.lists(st.tuples(SIZES, TIMEOUTS), min_size=1, max_size=3), pace=PACES)
     def submit(self, batch: list[tuple[int, float]], pace: int) -> None:
         for size, timeout_s in batch:
             request = Request(len(self.requests), size, timeout_s)
@@ -213,12 +215,13 @@ class BatcherMachine(RuleBasedStateMachine):
         request.task.cancel()
         self.proceed(pace)
 
-    @rule(which=INDICES, pace=PACES)
+    @rule(turns=st.lists(st.tuples(INDICES, PACES), min_size=1, max_size=8))
     @precondition(lambda self: self.unanswered())
-    def backend_succeeds(self, which: int, pace: int) -> None:
-        candidates = self.unanswered()
-        self.succeed(candidates[which % len(candidates)])
-        self.proceed(pace)
+    def backend_succeeds(self, turns: list[tuple[int, int]]) -> None:
+        for which, pace in turns:
+            if candidates := self.unanswered():
+                self.succeed(candidates[which % len(candidates)])
+                self.proceed(pace)
 
     @rule(which=INDICES, how=st.sampled_from(["raise", "crash", "cancel", "short", "long"]), pace=PACES)
     @precondition(lambda self: self.unanswered())
@@ -247,13 +250,13 @@ class BatcherMachine(RuleBasedStateMachine):
         self.proceed(pace)
 
     @rule(timeout_s=st.sampled_from([500.0, 2.0, 0.0]), pace=PACES)
-    @precondition(lambda self: len(self.requests) > LATE and len(self.ending) < 2)
+    @precondition(lambda self: len(self.calls) >= LATE and len(self.ending) < 2)
     def drain(self, timeout_s: float, pace: int) -> None:
         self.ending.append(self.loop.create_task(self.batcher.drain(timeout_s)))
         self.proceed(pace)
 
     @rule(pace=PACES)
-    @precondition(lambda self: len(self.requests) > LATE and len(self.ending) < 2)
+    @precondition(lambda self: len(self.calls) >= LATE and len(self.ending) < 2)
     def close(self, pace: int) -> None:
         self.ending.append(self.loop.create_task(self.batcher.close()))
         self.proceed(pace)
@@ -304,7 +307,7 @@ class BatcherMachine(RuleBasedStateMachine):
             self.proceed(ENOUGH)
             drained = self.loop.create_task(self.batcher.drain(500.0))
             self.ending.append(drained)
-            for _ in range(100):  # a batch of one item takes three iterations, and there are at most 22 items
+            for _ in range(120):  # a batch of one item takes three iterations, and there are at most 28 items
                 for call in self.unanswered():
                     self.succeed(call)
                 self.loop.step()
@@ -363,8 +366,8 @@ class BatcherMachine(RuleBasedStateMachine):
 
 TestBatcherMachine = BatcherMachine.TestCase
 TestBatcherMachine.settings = settings(
-    max_examples=100,
-    stateful_step_count=30,
+    max_examples=150,
+    stateful_step_count=40,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],  # it times the machine that runs the tests, not the batcher

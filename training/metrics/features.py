@@ -43,7 +43,7 @@ class FeatureNet(nn.Module):
     """Classifier whose pooled activations are the feature space: three blocks of conv3x3, BN, ReLU, max-pool.
 
     ReLU and max-pool give the same in either order, so the pooling comes first: a sixth less time in training.
-    Pooling keeps the last row and column of an odd size (28 -> 14 -> 7 -> 4), so no part of a picture is unseen.
+    Pooling drops the last row and column of an odd size (28 -> 14 -> 7 -> 3), as the published figures have it.
     With fewer than two classes there is nothing to tell apart, and the head names quarter turns instead. A network
     fresh from the constructor has weights from torch's global generator.
 
@@ -66,7 +66,7 @@ class FeatureNet(nn.Module):
             layers += [
                 nn.Conv2d(before, after, kernel_size=3, padding=1, bias=False),
                 nn.BatchNorm2d(after),
-                nn.MaxPool2d(2, ceil_mode=True),
+                nn.MaxPool2d(2),
                 nn.ReLU(inplace=True),
             ]
         self.blocks = nn.Sequential(*layers)
