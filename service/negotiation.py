@@ -67,6 +67,9 @@ def represent(accept: str | None, explicit: str | None, formats: tuple[str, ...]
         explicit: The `format` parameter, if there is one.
         formats: The image formats that can be made here.
 
+    Returns:
+        What is to be sent.
+
     Raises:
         NotAcceptable: If the header names nothing that can be made.
     """

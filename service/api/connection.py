@@ -16,7 +16,12 @@ class ClientLeft(Exception):  # noqa: N818  named after what happened
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
     """Return what `work` returns; if the client leaves, cancel it, which frees its images in the queue.
 
-    The request's body must have been read.
+    Args:
+        request: Its body must have been read.
+        work: What takes time.
+
+    Returns:
+        The result of `work`.
 
     Raises:
         ClientLeft: If the client left.

@@ -24,6 +24,13 @@ _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])")
 def parse_query(request: Request, model: type[Model]) -> Model:
     """Return the query's parameters.
 
+    Args:
+        request: The request.
+        model: What the parameters may be.
+
+    Returns:
+        The parameters, validated.
+
     Raises:
         InvalidParameters: If one is unknown, repeated, missing or out of range.
     """
@@ -37,6 +44,13 @@ def parse_query(request: Request, model: type[Model]) -> Model:
 
 async def parse_body(request: Request, model: type[Model]) -> Model:
     """Return the JSON body.
+
+    Args:
+        request: The request.
+        model: What the body may be.
+
+    Returns:
+        The body, validated.
 
     Raises:
         UnsupportedMediaType: If it is not sent as JSON.

@@ -28,7 +28,20 @@ def look(
     quality: int | None,
     max_megapixels: float,
 ) -> Look:
-    """Return the look of `count` pictures, which with `columns` are laid out as a sheet.
+    """Return the look of pictures that are sent together.
+
+    Args:
+        model: What draws them.
+        form: Their format.
+        count: How many they are.
+        columns: Pictures in a row of a sheet; 0: they are not laid out as one.
+        size: Longest side of each in pixels; `None`: the model's own.
+        background: What is laid under their alpha.
+        quality: Of a lossy format, in [1, 100]; `None`: the default.
+        max_megapixels: What they may have together.
+
+    Returns:
+        What is to be done to each.
 
     Raises:
         InvalidParameters: If they are too large together or for the format, the format has no quality, the background
@@ -51,7 +64,13 @@ def look(
 
 
 def colour(background: str) -> tuple[int, int, int] | None:
-    """Return a background's RGB, each in [0, 255]; `None` keeps what the model draws.
+    """Return a background's RGB.
+
+    Args:
+        background: `auto`, `transparent`, a basic CSS colour or `#rrggbb`, in any case.
+
+    Returns:
+        Red, green and blue, each in [0, 255]; `None` keeps what the model draws.
 
     Raises:
         InvalidParameters: If it is neither a name nor `#rrggbb`.

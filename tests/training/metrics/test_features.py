@@ -145,7 +145,7 @@ def test_extract_takes_any_size(height: int, width: int, channels: int) -> None:
 
 
 def test_extract_sees_the_last_row_of_an_odd_size(net: FeatureNet) -> None:
-    """Pooling rounds up, so no edge of a picture goes unseen."""
+    """The row that pooling drops is seen by the convolution before, so no edge of a picture goes unseen."""
     dark = torch.zeros(1, 9, 9, 1, dtype=torch.uint8)
     edged = dark.clone()
     edged[:, -1] = 255
@@ -305,6 +305,13 @@ def test_load_of_changed_weights_raises(net: FeatureNet, tmp_path: Path) -> None
     path.write_bytes(content)
     with pytest.raises(ValueError, match="its card says"):
         load(path)
+
+
+def test_load_of_another_feature_space_raises(net: FeatureNet, tmp_path: Path) -> None:
+    """A network of a later recipe is not read as one of this."""
+    save(net, tmp_path / "net", card_of(net, name="labels-cnn/2"))
+    with pytest.raises(ValueError, match="feature space labels-cnn/2"):
+        load(tmp_path / "net")
 
 
 def test_load_of_weights_of_another_shape_raises(net: FeatureNet, tmp_path: Path) -> None:
