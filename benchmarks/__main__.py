@@ -22,6 +22,7 @@ from benchmarks.servers import metric, server
 RESULTS = Path(__file__).parent / "results"
 CONNECTIONS = 64
 WARM_UP_S = 2.0
+COLUMNS = ("name", "requests_per_s", "median_ms", "p99_ms", "images_per_batch", "failed")
 
 
 @dataclass
@@ -105,10 +106,7 @@ def _store(sides: list[Side], options: argparse.Namespace) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "batching.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    rows = [
-        f"| {s['name']} | {s['requests_per_s']} | {s['median_ms']} | {s['p99_ms']} | {s['images_per_batch']} | {s['failed']} |"
-        for s in summaries
-    ]
+    rows = ["| " + " | ".join(str(summary[column]) for column in COLUMNS) + " |" for summary in summaries]
     machine = result["machine"]
     text = "\n".join(
         [

@@ -1,4 +1,4 @@
-"""The README and the documents say what is true: their commands run, their links lead somewhere, their tables are complete."""
+"""README and documents say what is true: commands run, links lead somewhere, tables are complete."""
 
 import re
 import shlex

@@ -16,6 +16,8 @@ from training.metrics.evaluation import Evaluation, Evaluator
 from training.metrics.features import load_or_train
 from training.networks.style_residual import StyleResidualConfig
 
+FEATURE_EPOCHS, MAX_FEATURE_EPOCHS = 3, 30
+FEATURE_IMAGES = 180_000  # three epochs of 60,000; a small set is shown more often, so that its space is worth the name
 FEATURE_SEEDS = (0, 1)  # two independently trained feature networks must agree in order
 Say = Callable[[str], None]
 
@@ -70,11 +72,18 @@ def evaluators(data: PictureSet, data_path: Path, say: Say) -> list[Evaluator]:
         if not path.exists():
             say(f"training feature network {seed} on the {len(data.train)} training pictures (once, kept in {path})")
         try:
-            net = load_or_train(path, train, holdout, data.num_classes, seed=seed)
+            net = load_or_train(
+                path, train, holdout, data.num_classes, seed=seed, epochs=feature_epochs(len(data.train))
+            )
             made.append(Evaluator(net, train, holdout))
         except ValueError as error:
             raise TrainingError(f"{data_path} cannot be a yardstick: {error}") from error
     return made
+
+
+def feature_epochs(num_pictures: int) -> int:
+    """Return the epochs of a feature network for a training split of `num_pictures`."""
+    return min(MAX_FEATURE_EPOCHS, max(FEATURE_EPOCHS, FEATURE_IMAGES // max(num_pictures, 1)))
 
 
 def judge(trained: Trained, judges: list[Evaluator], num_samples: int) -> Judgement:

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import io
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,28 @@ def test_generator_that_changes_after_its_verification_is_refused(tiny_copy: Pat
 
     with pytest.raises(BundleError, match=r"generator\.pt has changed since it was verified"):
         load(bundle, CPU)
+
+
+def test_loader_reads_the_members_that_were_judged(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zip file in front of the archive, which another reader might prefer, is not there any more when torch reads."""
+    content = (tiny_copy / "generator.pt").read_bytes()
+    hidden = io.BytesIO()
+    with zipfile.ZipFile(hidden, "w") as archive:
+        archive.writestr("generator/code/__torch__/evil.py", "evil")
+    replace_file(tiny_copy, "generator.pt", hidden.getvalue() + content)
+    read, torchs_own = [], torch.jit.load
+
+    def load_and_note(source: io.BytesIO, map_location: torch.device) -> Any:
+        read.append(source.getvalue())
+        return torchs_own(source, map_location=map_location)
+
+    monkeypatch.setattr(torch.jit, "load", load_and_note)
+    warm_up(tiny_copy)
+
+    (loaded,) = read
+    assert b"evil" not in loaded
+    with zipfile.ZipFile(io.BytesIO(loaded)) as archive, zipfile.ZipFile(io.BytesIO(content)) as judged:
+        assert {n: archive.read(n) for n in archive.namelist()} == {n: judged.read(n) for n in judged.namelist()}
 
 
 def _resized(**values: object) -> Change:

@@ -187,6 +187,10 @@ def test_code_that_is_not_on_the_allow_list_is_refused(
     [
         ("def set_(self: Tensor) -> Tensor:\n  return self.set_(self)\n", "calls self.set_,"),
         ("def f(torch: Tensor) -> Tensor:\n  return torch\n", "gives torch another meaning"),
+        (
+            "def f(g: Tensor) -> Tensor:\n  g = __torch__.training.networks.layers.lrelu\n  return g(1, )\n",
+            "calls g,",
+        ),
         ("def annotate(x: Tensor) -> Tensor:\n  return x\n", "defines annotate"),
         ("def f(x: Tensor=torch.from_file('x')) -> Tensor:\n  return x\n", "calls torch.from_file,"),
         ("def f(x: __torch__.torch.classes.shop.Door) -> int:\n  return 1\n", "__torch__.torch.classes.shop.Door"),

@@ -16,7 +16,7 @@ from training.checkpoint import save_snapshot
 from training.cli import main
 from training.data import PictureSet, pack
 from training.errors import TrainingError
-from training.evaluate import evaluators, judge
+from training.evaluate import evaluators, feature_epochs, judge
 from training.generators import from_bundle, sample
 from training.latents import latents
 from training.networks.style_residual import Generator
@@ -259,3 +259,9 @@ def test_folder_that_is_neither_run_nor_bundle_is_refused(tmp_path: Path, capsys
 
     assert command(name, tmp_path / "nowhere", *extra) == 1
     assert "nowhere" in error_of(capsys)
+
+
+@pytest.mark.parametrize(("pictures", "epochs"), [(60_000, 3), (12_000, 15), (300, 30), (1_000_000, 3)])
+def test_feature_epochs_grow_as_the_set_shrinks(pictures: int, epochs: int) -> None:
+    """A small set is shown more often, within bounds; Fashion-MNIST keeps the three epochs of the published space."""
+    assert feature_epochs(pictures) == epochs
