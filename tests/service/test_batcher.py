@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -208,6 +209,27 @@ async def test_rotation_takes_requests_in_turn() -> None:
             await settle()
         assert backend.batches == ["-", "axq", "byc", "def"]
         assert await asyncio.gather(*tasks) == ["-", "ABCDEF", "XY", "Q"]
+
+
+async def test_finished_request_is_forgotten() -> None:
+    """Nothing, not even the timer of its deadline, keeps a request's items once it is served."""
+
+    class Payload:
+        pass
+
+    async def run(items: Sequence[Payload]) -> Sequence[int]:
+        return [id(item) for item in items]
+
+    batcher = Batcher(run, max_batch_size=2, max_queue=2)
+    batcher.start()
+    payload = Payload()
+    trace = weakref.ref(payload)
+    await batcher.submit([payload], timeout_s=FOREVER_S)
+    await settle()
+    del payload
+    gc.collect()
+    assert trace() is None
+    await batcher.close()
 
 
 async def test_two_workers_run_batches_side_by_side() -> None:
@@ -571,6 +593,22 @@ async def test_drain_waits_for_batches_whose_callers_left() -> None:
         assert (drained.done(), batcher.in_flight) == (False, 1)
         backend.calls[0].succeed()
         assert await drained is True
+
+
+async def test_drain_is_not_fooled_by_items_dropped_at_dispatch() -> None:
+    """A batch that is being put together counts while the last of the queue turns out to be dead."""
+    backend = Backend()
+    async with batching(backend) as batcher:
+        await occupy(batcher)
+        stayer, leaver = submit(batcher, "a"), submit(batcher, "b")
+        drained = asyncio.create_task(batcher.drain(FOREVER_S))
+        await settle()
+        backend.calls[0].succeed()
+        leaver.cancel()
+        await settle()
+        assert (backend.batches, drained.done()) == (["-", "a"], False)
+        backend.calls[1].succeed()
+        assert (await stayer, await drained) == ("A", True)
 
 
 async def test_drain_of_idle_batcher_succeeds_without_time() -> None:

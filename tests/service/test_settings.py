@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from service import logs
 from service.__main__ import main
 from service.settings import Settings, unknown_variables
 
@@ -14,7 +15,12 @@ OPEN = {"VITRINE_AUTH": "off", "VITRINE_GET_POLICY": "open"}
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Return the environment without any setting but the two that this version needs."""
+    """Return the environment without any setting but the two that this version needs; nothing may start in it."""
+
+    def start(level: str) -> None:
+        raise AssertionError("the service was started")
+
+    monkeypatch.setattr(logs, "configure", start)
     for name in list(os.environ):
         if name.upper().startswith("VITRINE_"):
             monkeypatch.delenv(name)

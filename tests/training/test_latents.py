@@ -41,3 +41,11 @@ def test_latents_are_standard_normal() -> None:
     assert abs(values.std() - 1) < 4 / np.sqrt(2 * values.size)
     assert abs((values**3).mean()) < 4 * np.sqrt(15 / values.size)
     assert abs((values**4).mean() - 3) < 4 * np.sqrt(96 / values.size)
+
+
+def test_numbers_of_a_latent_are_independent() -> None:
+    """No two components go together, those of one pair of the Box-Muller transform included."""
+    z = latents(range(4000), 6).numpy().astype(np.float64)
+    for values in (z, z**2):
+        off_diagonal = np.corrcoef(values, rowvar=False)[~np.eye(6, dtype=bool)]
+        assert np.abs(off_diagonal).max() < 5 / np.sqrt(len(z))
