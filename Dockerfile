@@ -12,7 +12,7 @@ RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))
     > /requirements.txt
 
 
-FROM python:3.11-slim AS builder
+FROM python:3.11-slim AS packages
 ARG TORCH_INDEX_URL=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
@@ -33,10 +33,13 @@ COPY --from=requirements /requirements.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt
 
+
+# Our code apart from the packages: a change of it is a layer of kilobytes, not another copy of torch.
+FROM packages AS service
 # --no-build-isolation: torch brings the setuptools that builds us, so this step needs no network.
 COPY LICENSE pyproject.toml ./
 COPY service ./service
-RUN pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --no-cache-dir .
+RUN pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --no-cache-dir --target /srv .
 
 # Whatever the umask was under which a bundle was exported, the user below can read it.
 COPY models /models
@@ -55,8 +58,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     VITRINE_MODELS_DIR=/models
 RUN groupadd --gid 10001 vitrine \
     && useradd --uid 10001 --gid vitrine --home-dir /tmp --no-create-home --shell /usr/sbin/nologin vitrine
-COPY --from=builder /opt/venv /opt/venv
-COPY --from=builder /models /models
+COPY --from=packages /opt/venv /opt/venv
+COPY --from=service /srv /srv
+COPY --from=service /models /models
 WORKDIR /srv
 USER 10001:10001
 EXPOSE 8000
