@@ -63,11 +63,12 @@ def _print(console: Console, judgement: Judgement, data: PictureSet) -> None:
     trained = judgement.trained
     first = judgement.evaluations[0]
     title = f"{trained.source.name}: {trained.nimg} images seen, against {data.name}"
-    table = Table("metric", "value", "floor (real against real)", "n real", "n samples", "n floor", title=title)
+    table = Table("metric", "value", "floor", "n real", "n samples", "n floor", title=title)
     for entry in judgement.metrics():
         numbers = (entry.n_real, entry.n_fake, entry.n_floor)
         table.add_row(entry.name, f"{entry.value:.3f}", f"{entry.floor:.3f}", *map(str, numbers))
     console.print(table)
+    console.print("floor: real against real, hold-out pictures in place of samples", highlight=False, soft_wrap=True)
     for evaluation in judgement.evaluations:
         text = f"feature space {evaluation.feature_space} {evaluation.feature_digest[:16]}, k = {first.k}"
         console.print(text, highlight=False, soft_wrap=True)
