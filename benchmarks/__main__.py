@@ -54,7 +54,7 @@ def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=4.0)
     options = parser.parse_args()
     sides = [
         Side("batched, fast PNG", "service", {}),
