@@ -16,7 +16,7 @@ from service.app import create_app
 from service.services import Services
 from service.settings import Settings, unknown_variables
 
-SWITCH_INTERVAL_S = 0.0005  # of the interpreter; the default of 5 ms lets one thread starve the event loop
+SWITCH_INTERVAL_S = 0.0001  # of the interpreter; the default of 5 ms lets one thread starve the event loop
 
 
 class DrainingServer(uvicorn.Server):

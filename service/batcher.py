@@ -280,7 +280,7 @@ class Batcher(Generic[Item, Result]):
             raise QueueFull(f"{self._queued} items waiting, not done in {timeout_s:.3g} s", self._retry_after_s())
         now = self._clock()
         future = asyncio.get_running_loop().create_future()
-        ticket = _Ticket[Item, Result](items, now, now + timeout_s, [None] * size, size, future)
+        ticket: _Ticket[Item, Result] = _Ticket(items, now, now + timeout_s, [None] * size, size, future)
         self._open.add(ticket)
         self._rotation[ticket] = None
         self._queued += size

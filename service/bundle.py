@@ -223,36 +223,65 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
         raise BundleError(f"{name} has SHA-256 {digest}, the manifest says {entry.sha256}")
 
 
-def load(bundle: Bundle, device: torch.device) -> Generator:
+class ReducedGenerator:
+    """A generator whose synthesis computes in a shorter type; styles stay float32, since their errors would add up.
+
+    Args:
+        generator: The generator in float32, for `mapping` and `w_avg`.
+        synthesis: Its copy in `dtype`.
+        dtype: The shorter type.
+    """
+
+    def __init__(self, generator: Generator, synthesis: Generator, dtype: torch.dtype) -> None:
+        self.w_avg, self.mapping = generator.w_avg, generator.mapping
+        self._synthesis, self._dtype = synthesis, dtype
+
+    def synthesis(self, w: Tensor) -> Tensor:
+        """Return pixels, uint8 (N, H, W, C), for w, float32 (N, num_ws, w_dim)."""
+        return self._synthesis.synthesis(w.to(self._dtype))
+
+    def __call__(self, z: Tensor, label: Tensor, truncation_psi: Tensor) -> Tensor:
+        """Return pixels, uint8 (N, H, W, C), for latents, labels and psi, float32 (N,)."""
+        w_avg = self.w_avg[label]
+        return self.synthesis(w_avg + truncation_psi[:, None, None] * (self.mapping(z, label) - w_avg))
+
+
+def load(bundle: Bundle, device: torch.device, dtype: torch.dtype = torch.float32) -> Generator:
     """Load a verified bundle's generator and check its methods, shapes and types on two rows.
 
     Args:
         bundle: What `verify` returned.
         device: Where the generator shall lie.
+        dtype: What its synthesis computes in.
 
     Returns:
         The generator, frozen.
 
     Raises:
-        BundleError: If the archive does not load or the module is not what the manifest says.
+        BundleError: If the archive does not load, or the module is not what the manifest says or not in that dtype.
     """
     try:
         content = (bundle.folder / GENERATOR_NAME).read_bytes()
         if hashlib.sha256(content).hexdigest() != bundle.manifest.files[GENERATOR_NAME].sha256:
             raise BundleError(f"{GENERATOR_NAME} has changed since it was verified")
-        module = torch.jit.load(repacked(content), map_location=device)
-        module.eval()
-        module.to(memory_format=torch.channels_last)
-        module = torch.jit.freeze(module, preserved_attrs=["mapping", "synthesis", "w_avg"])
+        generator = _frozen(content, device, torch.float32, ["mapping", "synthesis", "w_avg"])
+        if dtype != torch.float32:
+            generator = ReducedGenerator(generator, _frozen(content, device, dtype, ["synthesis"]), dtype)
     except (RuntimeError, ValueError, OSError, AttributeError) as error:
         raise BundleError(f"{GENERATOR_NAME} does not load: {str(error).strip().splitlines()[0]}") from error
-    generator = cast("Generator", module)
     try:
         with torch.inference_mode():
             _check_shapes(generator, bundle.manifest, device)
     except (RuntimeError, AttributeError, TypeError, IndexError) as error:
         raise BundleError(f"{GENERATOR_NAME} does not run: {str(error).strip().splitlines()[-1]}") from error
     return generator
+
+
+def _frozen(content: bytes, device: torch.device, dtype: torch.dtype, kept: list[str]) -> Generator:
+    module = torch.jit.load(repacked(content), map_location=device)
+    module.eval()
+    module.to(dtype=dtype, memory_format=torch.channels_last)
+    return cast("Generator", torch.jit.freeze(module, preserved_attrs=kept))
 
 
 def _check_shapes(generator: Generator, manifest: Manifest, device: torch.device) -> None:

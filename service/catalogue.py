@@ -8,16 +8,17 @@ import time
 from collections.abc import Iterator
 
 import structlog
+import torch
 
 from service import bundle as bundles
-from service.bundle import Bundle, BundleError, Generator
+from service.bundle import Bundle, BundleError
 from service.encoder import Encoder
 from service.engine import LocalEngine, choose_device
 from service.errors import ModelNotFound, ShuttingDown, Starting
 from service.metrics import Metrics
 from service.pipeline import ServedModel
+from service.precision import candidates
 from service.sample import Sample
-from service.sampler import latents
 from service.settings import Settings
 
 _log = structlog.get_logger()
@@ -79,24 +80,7 @@ class Catalogue:
         except ValueError as error:
             raise BundleError(str(error)) from error
         self.device = str(device)
-        generator: Generator = await asyncio.to_thread(bundles.load, bundle, device)
-        engine = LocalEngine(
-            generator,
-            manifest,
-            device=device,
-            max_batch_size=settings.max_batch_images,
-            threads=settings.engine_threads,
-            on_padding=self._metrics.padding_images.labels(manifest.name).inc,
-        )
-        try:
-            rows = latents([golden.seed for golden in manifest.golden], manifest.z_dim)
-            golden_samples = [
-                Sample(z, golden.label, golden.truncation_psi) for z, golden in zip(rows, manifest.golden, strict=True)
-            ]
-            warm_up_s = await engine.warm_up(golden_samples)
-        except BaseException:
-            engine.close()
-            raise
+        engine = await self._warm_engine(bundle, device)
         model = ServedModel(
             bundle,
             engine,
@@ -107,7 +91,7 @@ class Catalogue:
         self.add(model)
         seconds = time.monotonic() - started
         self._metrics.model_info.labels(
-            manifest.name, str(manifest.version), bundle.digest, "float32", str(device)
+            manifest.name, str(manifest.version), bundle.digest, engine.dtype, str(device)
         ).set(1)
         self._metrics.model_load.labels(manifest.name).set(seconds)
         self._metrics.batch_limit_images.set(settings.max_batch_images)
@@ -117,12 +101,41 @@ class Catalogue:
             model=manifest.id,
             digest=bundle.digest,
             device=str(device),
+            dtype=engine.dtype,
             engine_threads=engine.workers,
-            batch_sizes=[engine.sizes[0], engine.sizes[-1]],
-            fixed_batch_size=len(engine.sizes) == 1,
-            warm_up_s=round(warm_up_s, 3),
+            batch_sizes=engine.sizes,
             seconds=round(seconds, 3),
         )
+
+    async def _warm_engine(self, bundle: Bundle, device: torch.device) -> LocalEngine:
+        """Return a warm engine in the first type in which the golden pictures hold.
+
+        Raises:
+            BundleError: If they hold in none.
+        """
+        manifest, settings = bundle.manifest, self._settings
+        golden_samples = [Sample(golden.seed, golden.label, golden.truncation_psi) for golden in manifest.golden]
+        found = await asyncio.to_thread(candidates, bundle, device, settings.dtype, settings.max_batch_images)
+        for dtype, generator in found:
+            engine = LocalEngine(
+                generator,
+                manifest,
+                device=device,
+                max_batch_size=settings.max_batch_images,
+                dtype=dtype,
+                threads=settings.engine_threads,
+                on_padding=self._metrics.padding_images.labels(manifest.name).inc,
+            )
+            try:
+                await engine.warm_up(golden_samples)
+            except BaseException as error:
+                engine.close()
+                if not isinstance(error, BundleError) or dtype == found[-1][0]:
+                    raise
+                _log.warning("model falls back to float32", model=manifest.id, reason=str(error))
+            else:
+                return engine
+        raise AssertionError("candidates returns at least one")
 
     def add(self, model: ServedModel) -> None:
         """Serve a model whose engine is warm."""

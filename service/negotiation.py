@@ -98,9 +98,9 @@ def represent(accept: str | None, explicit: str | None, formats: tuple[str, ...]
     return Representation("image", max(formats, key=lambda name: image_quality[name]), vary=True)
 
 
-def etag(digest: str, encoder: str, parameters: Mapping[str, object]) -> str:
-    """Return a weak validator made from the model's digest, the encoder's version and the canonical parameters."""
-    text = "\n".join([digest, encoder, *(f"{key}={parameters[key]}" for key in sorted(parameters))])
+def etag(model: str, encoder: str, parameters: Mapping[str, object]) -> str:
+    """Return a weak validator made from the model's identity, the encoder's version and the canonical parameters."""
+    text = "\n".join([model, encoder, *(f"{key}={parameters[key]}" for key in sorted(parameters))])
     return f'W/"{base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:16]).decode().rstrip("=")}"'
 
 

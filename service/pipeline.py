@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from service import batcher, errors, sampler
-from service.batcher import Batcher, BatchTiming
+from service import batcher, errors, rng
+from service.batcher import Batcher, BatchTiming, Done
 from service.bundle import Bundle, Manifest
 from service.encoder import (
     AnimationFormat,
     Encoder,
     StillFormat,
     encode_animation,
+    encode_pngs,
     encode_still,
     flatten,
     resize,
@@ -25,6 +27,9 @@ from service.metrics import BatchMetrics, Metrics
 from service.sample import Sample
 
 OUT_OF_SERVICE_RETRY_S = "5"
+# Up to this size a picture that is wanted as PNG is encoded with its batch: handing it to a thread of its own costs
+# more than encoding it. Larger ones are encoded side by side.
+BATCHED_PNG_BYTES = 128 * 128 * 4
 SHOWN_CHARACTERS = 80
 
 
@@ -46,6 +51,23 @@ class Look:
     quality: int = 85
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What the queue holds: a row of work, and the text of the PNG to make of it, or `None` for pixels only."""
+
+    sample: Sample
+    png_text: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What comes out of the queue: pixels, uint8 (H, W, C), and the PNG if one was wanted, with the seconds it took."""
+
+    pixels: Pixels
+    png: bytes = b""
+    encode_s: float = 0.0
+
+
 class ServedModel:
     """A loaded bundle with its engine and its queue.
 
@@ -58,11 +80,17 @@ class ServedModel:
     """
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, *, encoder: Encoder, metrics: Metrics, max_queue_images: int
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        encoder: Encoder,
+        metrics: Metrics,
+        max_queue_images: int,
     ) -> None:
         self.bundle, self.engine, self._encoder, self._metrics = bundle, engine, encoder, metrics
-        self.batcher: Batcher[Sample, Pixels] = Batcher(
-            engine.generate,
+        self.batcher: Batcher[Piece, Drawn] = Batcher(
+            self._run,
             max_batch_size=engine.max_batch_size,
             max_queue=max_queue_images,
             workers=engine.workers,
@@ -74,6 +102,11 @@ class ServedModel:
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
         return self.bundle.manifest
+
+    @property
+    def identity(self) -> str:
+        """What makes this model's bytes: the bundle, and the type that its engine computes in."""
+        return f"{self.bundle.digest} {self.engine.dtype}"
 
     def label(self, value: int | str, pointer: str = "/label") -> int:
         """Return a label's index for its index, name or alias; names are compared without regard to case.
@@ -104,7 +137,7 @@ class ServedModel:
         """Return the label that a request without one gets: the manifest's default, else drawn from the seed."""
         if self.manifest.defaults.label is not None:
             return self.manifest.defaults.label
-        return sampler.label_from(seed, self.manifest.num_classes) if self.manifest.num_classes else 0
+        return rng.label_from(seed, self.manifest.num_classes) if self.manifest.num_classes else 0
 
     def psi(self, requested: float | None) -> float:
         """Return the truncation to use."""
@@ -123,12 +156,15 @@ class ServedModel:
     ) -> list[Order]:
         """Return one order per seed; a label of `None` is drawn from its seed."""
         truncation_psi = self.psi(psi)
-        latents = sampler.latents(seeds, self.manifest.z_dim)
         chosen = [self.label_of(seed) if label is None else label for seed, label in zip(seeds, labels, strict=True)]
         return [
-            Order(seed, label, Sample(z, label, truncation_psi))
-            for seed, label, z in zip(seeds, chosen, latents, strict=True)
+            Order(seed, label, Sample(seed, label, truncation_psi)) for seed, label in zip(seeds, chosen, strict=True)
         ]
+
+    def latent_of(self, order: Order) -> NDArray[np.float32]:
+        """Return an order's latent, float32 (z_dim,), which a seed only stands for."""
+        z = order.sample.z
+        return rng.latents([z], self.manifest.z_dim)[0] if isinstance(z, int) else z
 
     def orders_from_latents(
         self, latents: Sequence[Sequence[float]], labels: Sequence[int | None], psi: float | None
@@ -155,7 +191,7 @@ class ServedModel:
             orders.append(Order(None, chosen, Sample(z, chosen, truncation_psi)))
         return orders
 
-    def latent(self, values: Sequence[float], pointer: str) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+    def latent(self, values: Sequence[float], pointer: str) -> NDArray[np.float32]:
         """Return a client's latent as float32 (z_dim,).
 
         Args:
@@ -194,8 +230,61 @@ class ServedModel:
             ShuttingDown: If the server is stopping.
             EngineUnavailable: If the engine failed on their batch.
         """
+        done = await self._submit([Piece(sample) for sample in samples], timeout_s, pointer)
+        slowest = max(done, key=lambda item: item.timing.queue_s + item.timing.run_s)
+        return [item.value.pixels for item in done], slowest.timing
+
+    async def picture(
+        self, order: Order, look: Look, form: StillFormat, text: Mapping[str, str] | None, timeout_s: float
+    ) -> tuple[bytes, BatchTiming, float]:
+        """Draw and encode one picture.
+
+        Args:
+            order: What to draw.
+            look: What to do to it.
+            form: Its format.
+            text: What to embed.
+            timeout_s: Seconds from now until the deadline.
+
+        Returns:
+            The file, the timing of its batch, and the seconds that encoding took.
+
+        Raises:
+            ServiceError: As `draw`.
+        """
+        shape = self.manifest.height * self.manifest.width * self.manifest.channels
+        if form == "png" and look.size is None and look.background is None and shape <= BATCHED_PNG_BYTES:
+            (done,) = await self._submit([Piece(order.sample, text or {})], timeout_s, "/n")
+            return done.value.png, done.timing, done.value.encode_s
+        pixels, timing = await self.draw([order.sample], timeout_s)
+        body, encode_s = await self.still(pixels, look, form, text)
+        return body, timing, encode_s
+
+    async def _run(self, pieces: Sequence[Piece]) -> list[Drawn]:
+        """Draw a batch, and encode what is wanted as PNG in one go."""
+        pixels = await self.engine.generate([piece.sample for piece in pieces])
+        if all(piece.png_text is None for piece in pieces):
+            return [Drawn(one) for one in pixels]
+        return await self._encoder.run(self._encode_batch, pixels, pieces)
+
+    def _encode_batch(self, pixels: Sequence[Pixels], pieces: Sequence[Piece]) -> list[Drawn]:
+        wanted = [
+            (one, piece.png_text) for one, piece in zip(pixels, pieces, strict=True) if piece.png_text is not None
+        ]
+        started = time.perf_counter()
+        files = iter(encode_pngs(np.stack([one for one, _ in wanted]), [text for _, text in wanted]))
+        each_s = (time.perf_counter() - started) / len(wanted)
+        observe = self._metrics.encode.labels("png").observe
+        for _ in wanted:
+            observe(each_s)
+        return [
+            Drawn(one) if piece.png_text is None else Drawn(one, next(files), each_s)
+            for one, piece in zip(pixels, pieces, strict=True)
+        ]
+
+    async def _submit(self, pieces: Sequence[Piece], timeout_s: float, pointer: str) -> list[Done[Drawn]]:
         try:
-            done = await self.batcher.submit(samples, timeout_s=timeout_s)
+            return await self.batcher.submit(pieces, timeout_s=timeout_s)
         except batcher.RequestTooLarge as error:
             raise errors.InvalidParameters.of(pointer, str(error)) from error
         except batcher.QueueFull as error:
@@ -208,8 +297,6 @@ class ServedModel:
         except batcher.BackendFailure as error:
             retry = {"Retry-After": OUT_OF_SERVICE_RETRY_S}
             raise errors.EngineUnavailable("the engine failed on this batch", headers=retry) from error
-        slowest = max(done, key=lambda item: item.timing.queue_s + item.timing.run_s)
-        return [item.value for item in done], slowest.timing
 
     async def still(
         self, pixels: Sequence[Pixels], look: Look, form: StillFormat, text: Mapping[str, str] | None, columns: int = 0

@@ -19,7 +19,7 @@ class Sample:
     Compared by identity, since `==` of two arrays has no truth value.
 
     Attributes:
-        z: Latent, float32, (z_dim,), standard normal.
+        z: Latent, float32, (z_dim,), standard normal; or the seed that the engine draws it from (`service.rng`).
         label: Class index, in [0, num_classes); 0 for an unconditional model.
         truncation_psi: Truncation, in [0, 1]; 1 = off.
         z_to: Latent of the partner, float32, (z_dim,); `None` = a plain picture.
@@ -27,7 +27,7 @@ class Sample:
         t: Position between the two, in [0, 1); unused without a partner.
     """
 
-    z: NDArray[np.float32]
+    z: NDArray[np.float32] | int
     label: int
     truncation_psi: float
     z_to: NDArray[np.float32] | None = None

@@ -1,24 +1,17 @@
-"""Seeds and labels to Samples, and paths between them; pure functions of their arguments.
-
-The generator of latents is `philox-bm-1`. Its specification and test vectors are in docs/rng.md.
-"""
+"""What clients mean by a seed, and paths between latents; pure functions of their arguments."""
 
 import hashlib
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from numpy.random import Philox
 from numpy.typing import NDArray
 
+from service.rng import MAX_SEED
 from service.sample import Sample
-
-MAX_SEED = 2**53 - 1
-"""The greatest seed: the greatest integer that JavaScript holds exactly."""
 
 MAX_SEED_CHARACTERS = 128
 
@@ -26,20 +19,8 @@ Mode = Literal["slerp", "lerp", "w"]
 Easing = Literal["linear", "cosine"]
 Loop = Literal["none", "wrap", "bounce"]
 
-_ZEROS = (0, 0, 0, 0)
-_FROM_TOP_53_BITS = 2.0**-53
 # Below this sine of the half angle to 0 or to pi, the great circle is a point or is not unique.
 _PARALLEL = 1e-6
-
-
-class _PerThread(threading.local):
-    """A bit generator for each thread, so that re-keying one is invisible to the others."""
-
-    def __init__(self) -> None:
-        self.philox = Philox(key=0)
-
-
-_per_thread = _PerThread()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,91 +72,6 @@ def _seed_from_string(value: str) -> int:
     except UnicodeEncodeError as error:
         raise ValueError(f"a string seed must be valid Unicode: {error}") from error
     return int.from_bytes(hashlib.sha256(encoded).digest()[:8], "big") >> 11
-
-
-def latents(seeds: Sequence[int], z_dim: int) -> NDArray[np.float32]:
-    """Draw one latent per seed by `philox-bm-1`; a row depends on its own seed only.
-
-    Args:
-        seeds: N seeds, each in [0, 2**53).
-        z_dim: Length of a latent, at least 1.
-
-    Returns:
-        Standard normal latents, float32, (N, z_dim), finite, magnitude below 8.6.
-
-    Raises:
-        ValueError: If a seed is out of range or `z_dim` is below 1.
-
-    Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3", SC11, doi:10.1145/2063384.2063405;
-    Box and Muller 1958, "A Note on the Generation of Random Normal Deviates", doi:10.1214/aoms/1177706645.
-    """
-    if z_dim < 1:
-        raise ValueError(f"z_dim must be at least 1, got {z_dim}")
-    pairs = (z_dim + 1) // 2
-    words = np.empty((len(seeds), 2 * pairs), np.uint64)
-    for row, seed in zip(words, seeds, strict=True):
-        row[:] = _words(seed, 2 * pairs)
-    return np.ascontiguousarray(normals(words)[:, :z_dim])
-
-
-def normals(words: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Turn pairs of raw words into pairs of normal numbers, by the Box-Muller transform in float64.
-
-    Args:
-        words: Uniform raw words, uint64, (N, 2 * pairs).
-
-    Returns:
-        Standard normal numbers, float32, (N, 2 * pairs), finite, magnitude below 8.6.
-    """
-    unit = (words >> 11) * _FROM_TOP_53_BITS
-    # Adding 2**-53 is exact, and moves [0, 1) to (0, 1], where the logarithm is finite.
-    radius = np.sqrt(-2.0 * np.log(unit[:, 0::2] + _FROM_TOP_53_BITS))
-    angle = 2.0 * math.pi * unit[:, 1::2]
-    z = np.empty((*radius.shape, 2), np.float32)
-    z[..., 0] = radius * np.cos(angle)
-    z[..., 1] = radius * np.sin(angle)
-    return z.reshape(words.shape)
-
-
-def label_from(seed: int, num_classes: int) -> int:
-    """Draw a label from a seed, uniformly, from a part of its stream that no latent reaches.
-
-    Args:
-        seed: In [0, 2**53).
-        num_classes: Number of labels, in [1, 2**53].
-
-    Returns:
-        The label, in [0, num_classes).
-
-    Raises:
-        ValueError: If `seed` or `num_classes` is out of range.
-    """
-    if not 1 <= num_classes <= 2**53:
-        raise ValueError(f"num_classes must be in [1, 2**53], got {num_classes}")
-    word = int(_words(seed, 1, counter=(0, 0, 0, 1))[0])
-    return ((word >> 11) * num_classes) >> 53
-
-
-def _words(seed: int, count: int, counter: tuple[int, int, int, int] = _ZEROS) -> NDArray[np.uint64]:
-    """Return the first raw words of `Philox(key=seed, counter=counter)`, uint64, (count,).
-
-    Setting the state of a kept generator costs 2.2 us with 64 words, constructing one 14 us. Every field is set, so
-    nothing of the seed before is left.
-    """
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"a seed must be in [0, {MAX_SEED}], got {seed}")
-    # NumPy's stub wants arrays here; its setter reads items, and tuples are faster by 0.3 us.
-    state: Any = {
-        "bit_generator": "Philox",
-        "state": {"counter": counter, "key": (seed, 0)},
-        "buffer": _ZEROS,
-        "buffer_pos": 4,
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-    philox = _per_thread.philox
-    philox.state = state
-    return philox.random_raw(count)
 
 
 def lerp(a: NDArray[np.float32], b: NDArray[np.float32], t: float) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from service.api import answers
 from service.api.connection import while_connected
 from service.api.inputs import consecutive, first_seed, parse_body, parse_query, timeout_s
 from service.api.looks import look
+from service.api.routes import PlainRoute
 from service.encoder import ENCODER_VERSION, StillFormat
 from service.errors import InvalidParameters, NotFound
 from service.negotiation import MEDIA_TYPES, Representation
@@ -28,7 +29,7 @@ from service.schemas import (
 )
 from service.services import Services, services_of
 
-router = APIRouter(tags=["pictures"])
+router = APIRouter(tags=["pictures"], route_class=PlainRoute)
 FORMATS: tuple[StillFormat, ...] = ("png", "jpeg", "webp", "avif")
 _IMAGES = tuple(MEDIA_TYPES[form] for form in FORMATS)
 
@@ -244,13 +245,16 @@ def _etag(job: Job) -> str:
         "columns": job.columns,
         "metadata": job.metadata,
     }
-    return negotiation.etag(job.model.bundle.digest, ENCODER_VERSION, parameters)
+    return negotiation.etag(job.model.identity, ENCODER_VERSION, parameters)
 
 
 async def _image(job: Job, limit_s: float, headers: dict[str, str]) -> Response:
-    pixels, timing = await job.model.draw([order.sample for order in job.orders], limit_s)
     text = _text(job)
-    body, encode_s = await job.model.still(pixels, job.look, job.form, text, job.columns)
+    if job.columns:
+        pixels, timing = await job.model.draw([order.sample for order in job.orders], limit_s)
+        body, encode_s = await job.model.still(pixels, job.look, job.form, text, job.columns)
+    else:
+        body, timing, encode_s = await job.model.picture(job.orders[0], job.look, job.form, text, limit_s)
     headers |= job.location | answers.model_headers(job.model)
     if job.representation.vary:
         headers["Vary"] = "Accept"
@@ -291,7 +295,7 @@ async def _json(job: Job, limit_s: float, include: set[Any], headers: dict[str, 
         if "b64" in include:
             entry["b64"] = base64.b64encode(files[index]).decode()
         if "latent" in include:
-            entry["latent"] = [float(value) for value in order.sample.z]
+            entry["latent"] = [float(value) for value in model.latent_of(order)]
         images.append(entry)
     document = {
         "model": model.manifest.id,

@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect
 from service.api.connection import ClientLeft
 from service.errors import FieldError, InvalidParameters, Malformed, TooLarge, UnsupportedMediaType
 from service.problems import invalid_parameters, pointer_to
-from service.sampler import MAX_SEED, seed_from
+from service.rng import MAX_SEED
+from service.sampler import seed_from
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_BODY_BYTES, MAX_LATENTS_BODY_BYTES = 64 << 10, 1 << 20
@@ -92,6 +93,8 @@ async def _read_bounded(request: Request) -> bytes:
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
     """Refuse names that are given more than once, in a query or in an object of a body."""
+    if len(pairs) == len({name for name, _ in pairs}):
+        return
     repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
     if repeated:
         fields = tuple(FieldError(pointer_to(name), "given more than once") for name in repeated)

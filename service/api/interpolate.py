@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from service import negotiation, sampler
+from service import negotiation, rng, sampler
 from service.api import answers
 from service.api.connection import while_connected
 from service.api.inputs import parse_body, parse_query, timeout_s
 from service.api.looks import look
+from service.api.routes import PlainRoute
 from service.encoder import ENCODER_VERSION, AnimationFormat
 from service.errors import InvalidParameters, NotAcceptable
 from service.negotiation import MEDIA_TYPES, Representation
@@ -28,7 +29,7 @@ from service.schemas import (
 )
 from service.services import Services, services_of
 
-router = APIRouter(tags=["pictures"])
+router = APIRouter(tags=["pictures"], route_class=PlainRoute)
 FORMATS: tuple[AnimationFormat, ...] = ("png", "webp", "gif", "avif")
 _RESPONSES = openapi_responses(*(MEDIA_TYPES[form] for form in FORMATS), negotiation.JSON)
 
@@ -102,7 +103,7 @@ def _keyframes(model: ServedModel, stops: Sequence[Stop]) -> list[Keyframe]:
             default = model.manifest.defaults.label or 0
         else:
             assert stop.seed is not None  # a stop has a seed or a latent
-            z = sampler.latents([stop.seed], model.manifest.z_dim)[0]
+            z = rng.latents([stop.seed], model.manifest.z_dim)[0]
             default = model.label_of(stop.seed)
         if keyframes:
             default = keyframes[0].label
@@ -157,7 +158,7 @@ async def _answer(
         resolved = {"model": None, **parameters.model_dump(exclude={"model", "label", "label_to"})}
         labels = [keyframe.label for keyframe in _keyframes(model, stops)]
         identity = {**resolved, "labels": labels, "psi": samples[0].truncation_psi, "as": representation}
-        headers["ETag"] = negotiation.etag(model.bundle.digest, ENCODER_VERSION, identity)
+        headers["ETag"] = negotiation.etag(model.identity, ENCODER_VERSION, identity)
         if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
             return answers.not_modified(headers)
     limit = timeout_s(request, services.settings.request_timeout_s)

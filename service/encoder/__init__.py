@@ -8,7 +8,7 @@ from typing import Final
 
 from service.encoder.animation import AnimationFormat, encode_animation
 from service.encoder.layout import flatten, resize, sheet, strip
-from service.encoder.png import encode_apng, encode_png
+from service.encoder.png import encode_apng, encode_png, encode_pngs
 from service.encoder.pool import Encoder
 from service.encoder.still import StillFormat, encode_still
 
@@ -23,6 +23,7 @@ __all__ = [
     "encode_animation",
     "encode_apng",
     "encode_png",
+    "encode_pngs",
     "encode_still",
     "flatten",
     "resize",

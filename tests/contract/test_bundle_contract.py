@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import service.bundle
-import service.sampler
+import service.rng
 import training.latents
 import training.manifest
 from service.bundle import Bundle, Generator
@@ -103,7 +103,7 @@ async def test_exported_bundle_is_served(tiny_models: Path, encoder: Encoder) ->
 def test_golden_pictures_hold_on_the_side_of_the_service(served: Served) -> None:
     """The loaded generator draws the pictures that the export noted, well inside their tolerance."""
     for golden in served.bundle.manifest.golden:
-        z = service.sampler.latents([golden.seed], served.bundle.manifest.z_dim)
+        z = service.rng.latents([golden.seed], served.bundle.manifest.z_dim)
         psi = torch.tensor([golden.truncation_psi])
         pixels = served.generator(torch.from_numpy(z), torch.tensor([golden.label]), psi)[0].numpy()
 
@@ -222,7 +222,7 @@ def test_manifest_survives_the_way_unchanged(served: Served) -> None:
 @given(st.lists(st.integers(0, 2**53 - 1), min_size=1, max_size=5), st.integers(1, 70))
 def test_both_sides_draw_the_same_latents(seeds: list[int], z_dim: int) -> None:
     """A seed means the same latent, bit for bit, where pictures are judged and where they are served."""
-    ours, theirs = training.latents.latents(seeds, z_dim).numpy(), service.sampler.latents(seeds, z_dim)
+    ours, theirs = training.latents.latents(seeds, z_dim).numpy(), service.rng.latents(seeds, z_dim)
 
     assert ours.dtype == theirs.dtype == np.float32
     assert ours.shape == theirs.shape == (len(seeds), z_dim)
@@ -236,5 +236,5 @@ def test_latents_are_the_published_ones(entry: dict[str, Any]) -> None:
     seeds, z_dim = [int(entry["seed"])], expected.shape[1]
 
     assert np.array_equal(training.latents.latents(seeds, z_dim).numpy(), expected)
-    assert np.array_equal(service.sampler.latents(seeds, z_dim), expected)
+    assert np.array_equal(service.rng.latents(seeds, z_dim), expected)
     assert VECTORS["name"] == training.latents.RNG_NAME

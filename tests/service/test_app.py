@@ -203,11 +203,13 @@ def test_wrong_configuration_is_exit_2_with_the_name(
     assert named in capsys.readouterr().err
 
 
-async def test_picture_that_cannot_be_encoded_is_internal() -> None:
-    """An engine that breaks its word is our mistake: 500 without details, and the next request is fine."""
+async def test_picture_that_cannot_be_encoded_is_the_engines_fault() -> None:
+    """An engine that breaks its word fails its batch, without details, and the next request is fine."""
     async with faked() as (client, engine, _):
         good, engine.shape = engine.shape, (2, 2, 7)
-        document = assert_problem(await client.get("/generate?seed=1"), 500, "internal")
+        document = assert_problem(await client.get("/generate?seed=1"), 503, "engine-unavailable")
+        assert document["detail"] == "the engine failed on this batch"
+        document = assert_problem(await client.get("/generate?seed=1&format=webp"), 500, "internal")
         assert document["detail"] == "internal error"
         engine.shape = good
         assert (await client.get("/generate?seed=1")).status_code == 200

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from service.bundle import MAX_MANIFEST_BYTES, BundleError, discover, load, verify
 from service.engine import LocalEngine
+from service.rng import latents
 from service.sample import Sample
-from service.sampler import latents
 from tests.builders import replace_file, rewrite_manifest, save_torchscript
 
 CPU = torch.device("cpu")

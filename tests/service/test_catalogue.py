@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
-from service import bundle as bundles
-from service.bundle import Bundle
+from service import precision
+from service.bundle import Bundle, Generator, load
 from service.catalogue import Catalogue
 from service.encoder import Encoder
 from service.errors import ModelNotFound, ShuttingDown, Starting
@@ -96,15 +97,33 @@ async def test_bundle_that_crashes_takes_nothing_down(
 ) -> None:
     """An error that nobody thought of is that bundle's, and says no more than its kind."""
 
-    def crash(bundle: Bundle, device: torch.device) -> None:
+    def crash(*arguments: object) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr(bundles, "load", crash)
+    monkeypatch.setattr(precision, "load", crash)
     catalogue = make()
     await catalogue.load()
 
     assert catalogue.refused == {"tiny@1": "KeyError while loading"}
     assert catalogue.loaded
+
+
+async def test_model_falls_back_to_float32(make: Make, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shorter type is used only where the golden pictures hold in it; the metrics name the one that serves."""
+
+    def both(bundle: Bundle, device: torch.device, wanted: str, batch_size: int) -> list[tuple[str, Generator]]:
+        right = load(bundle, device)
+        wrong = Mock(w_avg=right.w_avg, mapping=right.mapping, synthesis=lambda w: 255 - right.synthesis(w))
+        return [("bfloat16", wrong), ("float32", right)]
+
+    monkeypatch.setattr("service.catalogue.candidates", both)
+    catalogue = make()
+    await catalogue.load()
+    (model,) = catalogue
+    await catalogue.drain(1)
+
+    assert catalogue.refused == {}
+    assert model.engine.dtype == "float32"
 
 
 async def test_missing_gpu_is_the_reason(make: Make, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

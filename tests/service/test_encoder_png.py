@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.encoder import encode_apng, encode_png
+from service.encoder import encode_apng, encode_png, encode_pngs
 
 Pixels = NDArray[np.uint8]
 
@@ -148,6 +148,16 @@ def test_png_depends_on_the_pixels_and_not_on_their_memory(channels: int) -> Non
         before = view.copy()
         assert encode_png(view) == expected
         np.testing.assert_array_equal(view, before)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (40, 40, 1), (9, 16, 3), (16, 9, 4)])
+def test_pngs_of_a_batch_are_those_of_its_pictures(shape: tuple[int, int, int]) -> None:
+    """Filtered together or alone, each with its own text: the same bytes."""
+    pictures = np.stack([random_pixels(*shape) for _ in range(3)])
+    texts = [{"Seed": str(number), "Software": "Vitrine"} for number in range(2)] + [{}]
+
+    expected = [encode_png(picture, text=text) for picture, text in zip(pictures, texts, strict=True)]
+    assert encode_pngs(pictures, texts) == expected
 
 
 def test_png_is_the_same_on_many_threads() -> None:

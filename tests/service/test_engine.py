@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from service.bundle import Bundle, BundleError, Generator, Golden, Manifest, load, verify
 from service.engine import LocalEngine, Pixels, batch_sizes, check_golden, choose_device
+from service.rng import latents
 from service.sample import Sample
-from service.sampler import Keyframe, latents, path
+from service.sampler import Keyframe, path
 
 CPU = torch.device("cpu")
 MAX_BATCH = 6
@@ -207,7 +209,7 @@ class FakeGenerator:
 def fake_engine(fake: FakeGenerator, thumbnail: bytes, *, max_batch_size: int = 4, threads: int = 1) -> LocalEngine:
     golden = Golden(seed=1, label=0, truncation_psi=1, thumbnail=base64.b64encode(thumbnail).decode(), tolerance=0)
     manifest = Manifest.model_construct(
-        name="fake", version=1, z_dim=2, w_dim=2, num_ws=1, height=1, width=1, channels=4, golden=(golden,)
+        name="fake", version=1, z_dim=2, w_dim=2, num_ws=1, height=1, width=1, channels=4, golden=(golden,), labels=()
     )
     return LocalEngine(fake, manifest, device=CPU, max_batch_size=max_batch_size, threads=threads)
 
@@ -263,6 +265,33 @@ def test_pictures_that_depend_on_the_batch_size_make_it_fixed() -> None:
     assert engine.sizes == (4,)
     assert all(np.array_equal(picture, alone) for picture in batch)
     assert fake.sizes[-2:] == [4, 4]
+
+
+class RoundsFewRows(FakeGenerator):
+    """A generator that draws one byte of every eighth picture differently in batches of 2 or 3."""
+
+    def synthesis(self, w: Tensor) -> Tensor:
+        pixels = super().synthesis(w)
+        if len(w) in (2, 3):
+            pixels[:, 0, 0, 0] += pixels[:, 0, 0, 0] % 8 == 7
+        return pixels
+
+
+def test_sizes_that_rarely_differ_are_not_used() -> None:
+    """A difference that no single picture would have shown takes a size out; the rest stay."""
+    engine = fake_engine(RoundsFewRows(), np.float32(0.1).tobytes() * 256)
+    asyncio.run(engine.warm_up([SMALL]))
+    engine.close()
+
+    assert engine.sizes == (1, 4)
+
+
+def test_seed_stands_for_its_latent(engine: LocalEngine) -> None:
+    """A sample may name the seed instead of the latent, also beside samples that have one."""
+    by_latent = [plain(5), frame(6, 7, 0.5), plain(8)]
+    by_seed = [Sample(5, 0, 1.0), by_latent[1], Sample(8, 0, 1.0)]
+
+    assert np.array_equal(run(engine, by_seed), run(engine, by_latent))
 
 
 def test_warm_up_fails_on_a_wrong_golden_picture() -> None:
@@ -368,11 +397,11 @@ def test_missing_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_number_of_threads_follows_the_machine(bundle: Bundle, generator: Generator) -> None:
-    """One thread per core that torch uses, unless the settings say another number."""
+    """One thread per core that this process may use, unless the settings say another number."""
     engine = LocalEngine(generator, bundle.manifest, device=CPU, max_batch_size=1)
     engine.close()
 
-    assert engine.workers == torch.get_num_threads()
+    assert engine.workers == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.gpu

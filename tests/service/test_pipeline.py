@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service import errors, sampler
+from service import errors, rng
 from service.bundle import Bundle, LabelEntry
 from service.encoder import Encoder
 from service.metrics import Metrics
@@ -118,7 +118,7 @@ async def test_label_of_a_seed_is_drawn_or_the_default(make: Make) -> None:
     drawn, fixed, unconditional = make(), make(), make(a_bundle(labels=()))
     fixed = make(defaults=drawn.manifest.defaults.model_copy(update={"label": 2}))
 
-    assert [drawn.label_of(seed) for seed in range(50)] == [sampler.label_from(seed, 3) for seed in range(50)]
+    assert [drawn.label_of(seed) for seed in range(50)] == [rng.label_from(seed, 3) for seed in range(50)]
     assert {drawn.label_of(seed) for seed in range(50)} == {0, 1, 2}
     assert {fixed.label_of(seed) for seed in range(50)} == {2}
     assert {unconditional.label_of(seed) for seed in range(50)} == {0}
@@ -138,8 +138,8 @@ async def test_order_holds_the_seeds_latent_and_label(make: Make) -> None:
     model = make()
     orders = model.orders([5, 6, 5], [1, None, 2], 0.5)
 
-    assert [(order.seed, order.label) for order in orders] == [(5, 1), (6, sampler.label_from(6, 3)), (5, 2)]
-    assert np.array_equal([order.sample.z for order in orders], sampler.latents([5, 6, 5], 8))
+    assert [(order.seed, order.label) for order in orders] == [(5, 1), (6, rng.label_from(6, 3)), (5, 2)]
+    assert np.array_equal([model.latent_of(order) for order in orders], rng.latents([5, 6, 5], 8))
     assert [order.sample.label for order in orders] == [order.label for order in orders]
     assert {order.sample.truncation_psi for order in orders} == {0.5}
 

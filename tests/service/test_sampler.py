@@ -1,4 +1,4 @@
-"""Tests of service/sampler.py and service/sample.py, and of docs/rng.md against both."""
+"""Tests of service/rng.py, service/sampler.py and service/sample.py, and of docs/rng.md against both."""
 
 import dataclasses
 import hashlib
@@ -16,18 +16,15 @@ from hypothesis import strategies as st
 from numpy.random import Philox
 from numpy.typing import NDArray
 
+from service.rng import MAX_SEED, label_from, latents, normals
 from service.sample import Sample
 from service.sampler import (
-    MAX_SEED,
     Easing,
     Keyframe,
     Loop,
     Mode,
     frame_count,
-    label_from,
-    latents,
     lerp,
-    normals,
     path,
     seed_from,
     slerp,

@@ -75,6 +75,7 @@ class FakeEngine:
     """
 
     workers = 1
+    dtype = "float32"
 
     def __init__(self, manifest: Manifest, *, max_batch_size: int = 4) -> None:
         self.max_batch_size = max_batch_size
