@@ -84,7 +84,9 @@ def encoder() -> Iterator[Encoder]:
 
 async def test_exported_bundle_is_served(tiny_models: Path, encoder: Encoder) -> None:
     """What the export writes is verified, loaded and warmed, and gives pictures by seed, with nothing to be done."""
-    settings = Settings(models_dir=tiny_models, auth="off", get_policy="open", max_batch_images=4, engine_threads=1)
+    settings = Settings(
+        models_dir=tiny_models, auth="off", get_policy="open", dtype="float32", max_batch_images=4, engine_threads=1
+    )
     catalogue = Catalogue(settings, encoder, Metrics())
     await catalogue.load()
     try:

@@ -27,8 +27,9 @@ ALIASES = {"Ankle boot": ("boot", "bootie"), "bag": ("handbag", "purse"), "t-shi
 
 
 def settings(models_dir: Path, **changes: Any) -> Settings:
-    """Return the configuration of a service for tests: open, small batches, one engine thread."""
+    """Return the configuration of a service for tests: open, small batches, one engine thread, nothing measured."""
     facts = {"auth": "off", "get_policy": "open", "engine_threads": 1, "max_batch_images": 4, "encode_threads": 1}
+    facts["dtype"] = "float32"
     return Settings(models_dir=models_dir, **(facts | changes))
 
 
