@@ -65,13 +65,27 @@ class PictureSet:
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """Return images, float32 (N, C, H, W) in [-1, 1], channels last, for `pixels`, uint8 (N, H, W, C)."""
-    return pixels.permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1)
+    """Return images, float32 (N, C, H, W) in [-1, 1], channels last, for `pixels`, uint8 (N, H, W, C).
+
+    Colours of RGBA are multiplied by alpha, so that what nobody sees has one value and edges have no fringe.
+    """
+    images = pixels.permute(0, 3, 1, 2).to(torch.float32)
+    if images.shape[1] == 4:
+        images[:, :3] *= images[:, 3:] / 255
+    return images.div(127.5).sub(1)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Return pixels, uint8 (N, H, W, C), for `images`, float (N, C, H, W); values beyond [-1, 1] are clipped."""
-    return images.permute(0, 2, 3, 1).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    """Return pixels, uint8 (N, H, W, C), for `images`, float (N, C, H, W); values beyond [-1, 1] are clipped.
+
+    RGBA gets straight alpha; where alpha is 0, so are the colours.
+    """
+    levels = images.permute(0, 2, 3, 1).add(1).mul(127.5)
+    if levels.shape[3] == 4:
+        alpha = levels[:, :, :, 3:].round().clamp(0, 255)
+        colours = levels[:, :, :, :3] * (255 / alpha.clamp(min=1)) * (alpha > 0)
+        levels = torch.cat([colours, alpha], dim=3)
+    return levels.round().clamp(0, 255).to(torch.uint8)
 
 
 def pack(raw: RawData, out: Path, *, name: str, labels: list[Label], licence: str) -> PictureSet:

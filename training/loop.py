@@ -171,6 +171,9 @@ class Trainer:
         real, label = to_float(self.images[index]), self.labels[index]
         random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.steps)
         z = torch.randn(size, self.config.z_dim, generator=random).to(self.device)
+        if self.config.mirror:
+            mirrored = (torch.rand(size, generator=random) < 0.5).to(self.device)
+            real = torch.where(mirrored[:, None, None, None], real.flip(3), real)
         parts = zip(real.chunk(count), label.chunk(count), z.chunk(count), strict=True)
         return [_Shard(part, part_label, part_z) for part, part_label, part_z in parts]
 

@@ -12,14 +12,17 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from training.alpha import from_border
 from training.errors import TrainingError
 
 Pixels = npt.NDArray[np.uint8]
+AlphaSource = Literal["file", "border"]
 LabelledFile = tuple[Path, str]  # an image file, and the name of its class
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 GREY_MODES = {"1", "L", "LA", "I;16", "I;16B"}
@@ -44,7 +47,7 @@ class RawData:
     skipped: list[str] = field(default_factory=list)
 
 
-def read_source(source: Path, *, size: int | None, channels: int | None) -> RawData:
+def read_source(source: Path, *, size: int | None, channels: int | None, alpha: AlphaSource | None = None) -> RawData:
     """Read a source of pictures, whichever kind it is.
 
     Args:
@@ -52,7 +55,8 @@ def read_source(source: Path, *, size: int | None, channels: int | None) -> RawD
             one; `train/` and `test/` inside it are taken as the splits.
         size: Height and width to crop and resize to, in pixels; `None` keeps IDX pictures as they are and makes
             image files 64x64.
-        channels: 1 (grey) or 3 (RGB); `None`: as the source has it.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA); `None`: as the source has it.
+        alpha: Where the alpha of RGBA comes from: the "file", or a plain background that touches the "border".
 
     Returns:
         Both splits; files that could not be used are named in `skipped`.
@@ -63,10 +67,12 @@ def read_source(source: Path, *, size: int | None, channels: int | None) -> RawD
     if not source.is_dir():
         raise TrainingError(f"source {str(source)!r} is not a folder; give a folder with IDX files or with images")
     if _find_idx(source, "train-images") is not None:
-        if size is not None or channels not in (None, 1):
-            raise TrainingError("--size and --channels do not apply to IDX files: they are read as they are")
+        if size is not None or channels not in (None, 1) or alpha is not None:
+            raise TrainingError("--size, --channels and --alpha do not apply to IDX files: they are read as they are")
         return _read_idx_folder(source)
-    return _read_image_folder(source, size or 64, channels)
+    if alpha is not None and channels not in (None, 4):
+        raise TrainingError(f"--alpha {alpha} makes RGBA, and --channels {channels} has no alpha")
+    return _read_image_folder(source, size or 64, channels if alpha is None else 4, alpha or "file")
 
 
 def _find_idx(folder: Path, stem: str) -> Path | None:
@@ -127,7 +133,7 @@ def read_idx(path: Path) -> Pixels:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def _read_image_folder(folder: Path, size: int, channels: int | None) -> RawData:
+def _read_image_folder(folder: Path, size: int, channels: int | None, alpha: AlphaSource) -> RawData:
     skipped: list[str] = []
     roots = folder / "train", folder / "test"
     if all(root.is_dir() for root in roots):
@@ -137,8 +143,8 @@ def _read_image_folder(folder: Path, size: int, channels: int | None) -> RawData
     if not train_files + holdout_files:
         raise TrainingError(f"{folder} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))}) and no IDX files")
 
-    mode = {1: "L", 3: "RGB"}.get(channels or 0) or _common_mode(train_files)
-    images, names = _read_files(train_files, size, mode, skipped)
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels or 0) or _common_mode(train_files)
+    images, names = _read_files(train_files, size, mode, alpha, skipped)
     if not images:
         first = f"; the first skipped: {skipped[0]}" if skipped else ""
         raise TrainingError(f"{folder} holds no picture to train on, of {len(train_files)} image files{first}")
@@ -148,7 +154,7 @@ def _read_image_folder(folder: Path, size: int, channels: int | None) -> RawData
     known = [file for file in holdout_files if file[1] in classes]
     shape = (size, size, len(mode))
     train = _as_split(images, names, classes, shape)
-    holdout = _as_split(*_read_files(known, size, mode, skipped), classes, shape)
+    holdout = _as_split(*_read_files(known, size, mode, alpha, skipped), classes, shape)
     return RawData(train, holdout, classes if len(classes) > 1 else [], skipped)
 
 
@@ -174,12 +180,14 @@ def _hold_out(files: list[LabelledFile]) -> tuple[list[LabelledFile], list[Label
     return splits
 
 
-def _read_files(files: list[LabelledFile], size: int, mode: str, skipped: list[str]) -> tuple[list[Pixels], list[str]]:
+def _read_files(
+    files: list[LabelledFile], size: int, mode: str, alpha: AlphaSource, skipped: list[str]
+) -> tuple[list[Pixels], list[str]]:
     """Return pictures and the names of their classes; files that cannot be read are added to `skipped`."""
     images, names = [], []
     for path, name in files:
         try:
-            images.append(read_image(path, size, mode))
+            images.append(read_image(path, size, mode, alpha))
         except Exception as error:  # on a damaged file a codec raises anything, SyntaxError and RuntimeError among it
             skipped.append(f"{path}: {error}")
         else:
@@ -203,15 +211,16 @@ def _common_mode(files: list[LabelledFile]) -> str:
     return "L" if modes and modes <= GREY_MODES else "RGB"
 
 
-def read_image(path: Path, size: int, mode: str) -> Pixels:
+def read_image(path: Path, size: int, mode: str, alpha: AlphaSource = "file") -> Pixels:
     """Return a picture, upright, cropped to its central square and resized (Lanczos).
 
-    Transparent pictures are laid on white; 16-bit greys are scaled to 8 bits.
+    Transparent pictures are laid on white unless alpha is kept; 16-bit greys are scaled to 8 bits.
 
     Args:
         path: The file.
         size: Height and width of the result.
-        mode: "L" or "RGB".
+        mode: "L", "RGB" or "RGBA".
+        alpha: Where the alpha of "RGBA" comes from: the "file", or a plain background that touches the "border".
 
     Returns:
         uint8 (size, size, C).
@@ -227,8 +236,12 @@ def read_image(path: Path, size: int, mode: str) -> Pixels:
                 raise ValueError(f"pixels of mode {image.mode!r} have no known range")
             if image.mode.startswith("I;16"):
                 image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-            elif image.has_transparency_data:
+            elif image.has_transparency_data and not (mode == "RGBA" and alpha == "file"):
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image.convert("RGBA"))
-            pixels = np.asarray(ImageOps.fit(image.convert(mode), (size, size), Image.Resampling.LANCZOS))
+            cut = mode == "RGBA" and alpha == "border"
+            fitted = ImageOps.fit(image.convert("RGB" if cut else mode), (size, size), Image.Resampling.LANCZOS)
+            pixels = from_border(np.asarray(fitted)) if cut else np.asarray(fitted)
+            if mode == "RGBA":
+                pixels = np.where(pixels[..., 3:] > 0, pixels, 0).astype(np.uint8)
     return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -25,7 +25,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--labels", type=Path, help="JSON list, one entry per class: a name or {name, aliases}")
     parser.add_argument("--licence", help="the pictures' licence (default: the text of LICENSE in the source)")
     parser.add_argument("--size", type=int, help="crop and resize image files to SIZE x SIZE (default 64)")
-    parser.add_argument("--channels", type=int, choices=(1, 3), help="1 grey, 3 RGB (default: as the source has it)")
+    parser.add_argument(
+        "--channels", type=int, choices=(1, 3, 4), help="1 grey, 3 RGB, 4 RGBA (default: as the source)"
+    )
+    parser.add_argument(
+        "--alpha", choices=("file", "border"), help="make RGBA: alpha from the files, or by a plain border"
+    )
     parser.set_defaults(run=run)
 
 
@@ -33,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     """Read, pack and say what was found."""
     if options.size is not None and not 8 <= options.size <= 1024:
         raise TrainingError(f"--size {options.size} is not in 8..1024")
-    raw = read_source(options.source, size=options.size, channels=options.channels)
+    raw = read_source(options.source, size=options.size, channels=options.channels, alpha=options.alpha)
     labels = _read_labels(options.labels) if options.labels else [Label(name) for name in raw.label_names]
     data = pack(
         raw,

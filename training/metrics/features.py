@@ -96,6 +96,8 @@ class FeatureNet(nn.Module):
         """
         # Permuting NHWC gives the channels_last strides of NCHW, without a copy.
         scaled = images.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        if self.channels == 4:  # colours count as far as they are seen
+            scaled[:, :3] *= scaled[:, 3:]
         features = self.blocks(scaled).mean(dim=(2, 3))
         return features, self.head(features)
 

@@ -66,6 +66,7 @@ class Generator(nn.Module):
         self.config = config
         self.num_ws = config.num_ws
         self.base_size = config.base_size
+        self.bounded = config.channels != 3
         self.conditional = config.num_classes > 0
         label_dim = config.z_dim if self.conditional else 0
         self.embed = nn.Embedding(max(config.num_classes, 1), config.z_dim)
@@ -99,7 +100,13 @@ class Generator(nn.Module):
         return w.unsqueeze(1).expand(-1, self.num_ws, -1)
 
     def synthesis(self, w: Tensor) -> Tensor:
-        """Return images, float (N, C, H, W) in [-1, 1], for styles `w`, float32 (N, num_ws, w_dim)."""
+        """Return images for styles `w`, float32 (N, num_ws, w_dim).
+
+        Greys and transparent pictures lie at the ends of the range, and are bounded by tanh; photographs do not.
+
+        Returns:
+            Images, float32 (N, C, H, W), in [-1, 1]; with three channels about so.
+        """
         size = self.base_size
         # Channels last from the start: the linear layer's rows are pixels, not planes.
         x = self.base(w[:, 0]).reshape(w.shape[0], size, size, -1).permute(0, 3, 1, 2)
@@ -110,7 +117,8 @@ class Generator(nn.Module):
                 layer += 1
             x = transition(x)
         x = lrelu(blur(F.pixel_shuffle(self.head(x), 2)))
-        return torch.tanh(self.to_image(x).float())
+        images: Tensor = self.to_image(x).float()
+        return torch.tanh(images) if self.bounded else images
 
     def forward(self, z: Tensor, label: Tensor, label_weight: float = 1.0) -> Tensor:
         """Return images, float32 (N, C, H, W) in [-1, 1], for latents and labels (see `mapping`)."""
