@@ -14,7 +14,7 @@ from training.generators import SCORES_NAME, Trained, from_snapshot, sample, sna
 from training.manifest import MetricEntry
 from training.metrics.evaluation import Evaluation, Evaluator
 from training.metrics.features import load_or_train
-from training.networks.style_residual import StyleResidualConfig
+from training.networks.families import Architecture
 
 FEATURE_EPOCHS, MAX_FEATURE_EPOCHS = 3, 30
 FEATURE_IMAGES = 180_000  # three epochs of 60,000; a small set is shown more often, so that its space is worth the name
@@ -107,7 +107,7 @@ def judge(trained: Trained, judges: list[Evaluator], num_samples: int) -> Judgem
         raise TrainingError(f"{trained.source} does not fit the data: {error}") from error
 
 
-def best_snapshot(run: Path, network: StyleResidualConfig, evaluator: Evaluator, num_samples: int, say: Say) -> Trained:
+def best_snapshot(run: Path, network: Architecture, evaluator: Evaluator, num_samples: int, say: Say) -> Trained:
     """Score every snapshot of a run by FCD and return the lowest one; all scores go to `scores.json`."""
     scores: dict[str, float] = {}
     best: Trained | None = None
@@ -126,7 +126,7 @@ def best_snapshot(run: Path, network: StyleResidualConfig, evaluator: Evaluator,
 
 def _samples(trained: Trained, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return pixels and labels of fixed latents; classes in equal shares."""
-    config = trained.generator.config
+    config = trained.network
     z = torch.randn(count, config.z_dim, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(count) % max(config.num_classes, 1)
     return sample(trained.generator, z, labels), labels

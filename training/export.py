@@ -10,9 +10,10 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import save_file
@@ -22,7 +23,6 @@ from torch.nn import functional as F
 from training.data import Label, to_uint8
 from training.errors import TrainingError
 from training.files import sha256_of
-from training.generators import FAMILY
 from training.latents import RNG_NAME, latents
 from training.manifest import (
     SCHEMA_VERSION,
@@ -34,7 +34,7 @@ from training.manifest import (
     MetricEntry,
     TrainingFacts,
 )
-from training.networks.style_residual import Generator
+from training.networks.families import Architecture, GeneratorNetwork, to_dict
 from training.progress import save_grid
 
 W_AVG_LATENTS = 4096  # per label: the mean of w is then known to a 64th of its deviation
@@ -54,9 +54,9 @@ class ExportedGenerator(nn.Module):
 
     w_avg: Tensor
 
-    def __init__(self, generator: Generator, w_avg: Tensor) -> None:
+    def __init__(self, generator: nn.Module, w_avg: Tensor) -> None:
         super().__init__()
-        self.generator = generator
+        self.generator = cast("GeneratorNetwork", generator)
         self.register_buffer("w_avg", w_avg)
 
     @torch.jit.export
@@ -77,11 +77,12 @@ class ExportedGenerator(nn.Module):
 
 
 @torch.inference_mode()
-def mean_styles(generator: Generator) -> Tensor:
+def mean_styles(module: nn.Module) -> Tensor:
     """Return the mean of w per label over fixed latents, float32 (max(num_classes, 1), num_ws, w_dim).
 
     Measured at export instead of tracked in training: exact for these weights, and the same for everybody.
     """
+    generator = cast("GeneratorNetwork", module)
     config = generator.config
     random = torch.Generator().manual_seed(0)
     z = torch.randn(W_AVG_LATENTS, config.z_dim, generator=random)
@@ -103,7 +104,7 @@ class BundleFacts:
     licence: str
 
 
-def export_bundle(generator: Generator, facts: BundleFacts, models_dir: Path) -> Path:
+def export_bundle(generator: nn.Module, facts: BundleFacts, models_dir: Path) -> Path:
     """Write a bundle to `models_dir/<name>/<version>/`; it appears whole or not at all.
 
     Args:
@@ -118,8 +119,9 @@ def export_bundle(generator: Generator, facts: BundleFacts, models_dir: Path) ->
         TrainingError: If that version exists, there are other labels than classes, or the exported module does not
             give the generator's pictures.
     """
-    if len(facts.labels) != generator.config.num_classes:
-        raise TrainingError(f"{len(facts.labels)} labels were given for {generator.config.num_classes} classes")
+    network = cast("GeneratorNetwork", generator).config
+    if len(facts.labels) != network.num_classes:
+        raise TrainingError(f"{len(facts.labels)} labels were given for {network.num_classes} classes")
     target = models_dir / facts.name / str(facts.version)
     if target.exists():
         raise TrainingError(f"{target} exists; bundles are never overwritten, choose another --version")
@@ -128,9 +130,9 @@ def export_bundle(generator: Generator, facts: BundleFacts, models_dir: Path) ->
     try:
         module = ExportedGenerator(generator, mean_styles(generator)).eval().requires_grad_(False)
         _write_module(module, beside / "generator.pt")
-        _write_durable_form(module, generator, beside)
+        _write_durable_form(module, network, beside)
         _write_samples(module, beside / "samples.png")
-        _write_manifest(module, generator, facts, beside)
+        _write_manifest(module, network, facts, beside)
         for file in beside.iterdir():
             file.chmod(0o644)  # safetensors writes files that only their owner can read
         for path in (*beside.iterdir(), beside):
@@ -154,11 +156,10 @@ def _write_module(module: ExportedGenerator, path: Path) -> None:
             raise TrainingError(f"{path.name} does not reproduce the generator it was made from")
 
 
-def _write_durable_form(module: ExportedGenerator, generator: Generator, folder: Path) -> None:
+def _write_durable_form(module: ExportedGenerator, network: Architecture, folder: Path) -> None:
     tensors = {name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}
     save_file(tensors, folder / "weights.safetensors")
-    architecture = {"family": FAMILY, "config": asdict(generator.config)}
-    (folder / "architecture.json").write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
+    (folder / "architecture.json").write_text(json.dumps(to_dict(network), indent=2) + "\n", encoding="utf-8")
 
 
 def _write_samples(module: ExportedGenerator, path: Path) -> None:
@@ -171,8 +172,7 @@ def _write_samples(module: ExportedGenerator, path: Path) -> None:
         save_grid(path, module(*_inputs(module, seeds, labels)), SAMPLE_COLUMNS, zoom=2)
 
 
-def _write_manifest(module: ExportedGenerator, generator: Generator, facts: BundleFacts, folder: Path) -> None:
-    config = generator.config
+def _write_manifest(module: ExportedGenerator, config: Architecture, facts: BundleFacts, folder: Path) -> None:
     files = {
         file.name: FileEntry(sha256=sha256_of(file), bytes=file.stat().st_size) for file in sorted(folder.iterdir())
     }

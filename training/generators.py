@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.data import to_uint8
 from training.errors import TrainingError
-from training.networks.style_residual import Generator, StyleResidualConfig
+from training.networks.families import Architecture, build_generator, from_dict
 
 SCORES_NAME = "scores.json"
-FAMILY = "style-residual/1"
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A generator, in evaluation mode on the CPU, and how many images it has seen in how many seconds."""
+    """A generator of any family, in evaluation mode on the CPU, and how many images it has seen in how many seconds."""
 
-    generator: Generator
+    generator: nn.Module
+    network: Architecture
     nimg: int
     elapsed_s: float
     source: Path
@@ -65,7 +65,7 @@ def run_facts(run: Path) -> dict[str, Any]:
     return facts
 
 
-def from_snapshot(path: Path, network: StyleResidualConfig) -> Trained:
+def from_snapshot(path: Path, network: Architecture) -> Trained:
     """Return the averaged generator of a snapshot.
 
     Args:
@@ -78,14 +78,14 @@ def from_snapshot(path: Path, network: StyleResidualConfig) -> Trained:
     Raises:
         TrainingError: If the file is missing or damaged, or belongs to another network.
     """
-    generator = Generator(network)
+    generator = build_generator(network)
     try:
         with safe_open(path, "pt") as file:
             details = json.loads(file.metadata()["details"])
         generator.load_state_dict(load_file(path))
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise TrainingError(f"{path} is no snapshot of this network: {error}") from error
-    return Trained(_for_inference(generator), details["nimg"], details["elapsed_s"], path)
+    return Trained(_for_inference(generator), network, details["nimg"], details["elapsed_s"], path)
 
 
 def from_bundle(folder: Path) -> Trained:
@@ -102,26 +102,23 @@ def from_bundle(folder: Path) -> Trained:
     """
     prefix = "generator."
     try:
-        architecture = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+        network = from_dict(json.loads((folder / "architecture.json").read_text(encoding="utf-8")))
         training = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["training"]
         weights = load_file(folder / "weights.safetensors")
-        if architecture["family"] != FAMILY:
-            raise ValueError(f"its family is {architecture['family']!r}, not {FAMILY!r}")
-        config = architecture["config"] | {"widths": tuple(architecture["config"]["widths"])}
-        generator = Generator(StyleResidualConfig(**config))
+        generator = build_generator(network)
         generator.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise TrainingError(f"{folder} is neither the folder of a run nor a bundle: {error}") from error
-    return Trained(_for_inference(generator), training["images_seen"], training["minutes"] * 60, folder)
+    return Trained(_for_inference(generator), network, training["images_seen"], training["minutes"] * 60, folder)
 
 
-def _for_inference(generator: Generator) -> Generator:
+def _for_inference(generator: nn.Module) -> nn.Module:
     generator.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return generator
 
 
 @torch.inference_mode()
-def sample(generator: Generator, z: Tensor, label: Tensor, batch_size: int = 250) -> Tensor:
+def sample(generator: nn.Module, z: Tensor, label: Tensor, batch_size: int = 250) -> Tensor:
     """Return pixels, uint8 (N, H, W, C), for latents `z`, float32 (N, z_dim), and labels, int64 (N,)."""
     parts = zip(z.split(batch_size), label.split(batch_size), strict=True)
     return torch.cat([to_uint8(generator(part, part_label)) for part, part_label in parts])

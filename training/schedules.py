@@ -2,7 +2,6 @@
 
 import math
 
-LABEL_WARMUP = 0.15  # part of the run over which the label's strength rises from 0 to 1
 LEARNING_RATE_WARMUP_STEPS = 200
 
 
@@ -11,12 +10,12 @@ def cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
-def label_weight(progress: float) -> float:
-    """Return the strength of the label, in [0, 1], after `progress` of the run.
+def label_weight(progress: float, warmup: float) -> float:
+    """Return the strength of the label, in [0, 1], after `progress` of a run that raises it over its part `warmup`.
 
     Warming conditioning up avoids conditional collapse on little data (Shahbazi et al. 2022, arXiv:2201.06578).
     """
-    return min(1.0, max(progress, 0.0) / LABEL_WARMUP)
+    return min(1.0, max(progress, 0.0) / warmup) if warmup > 0 else 1.0
 
 
 def warmup(step: int) -> float:

@@ -14,8 +14,9 @@ from PIL import Image
 from training import data as datasets
 from training.cli import main
 from training.data import PictureSet
-from training.loop import Budget, Run, Trainer
+from training.loop import Budget, Run
 from training.presets import PRESETS, TrainConfig, preset
+from training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 Write = Callable[..., Path]

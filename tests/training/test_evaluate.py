@@ -42,7 +42,7 @@ def error_of(output: Output) -> str:
 def a_generator(config: TrainConfig, data: PictureSet, seed: int) -> Generator:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Generator(config.network(channels=data.size[2], num_classes=data.num_classes))
+        return Generator(config.network(size=data.size, num_classes=data.num_classes))
 
 
 @pytest.fixture

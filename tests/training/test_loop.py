@@ -13,13 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from training import checkpoint, loop
+from training import checkpoint
+from training import trainer as trainers
 from training.data import Label, PictureSet, pack, to_float, to_uint8
 from training.errors import DivergedError, TrainingError
-from training.loop import Budget, Run, StepStats, Trainer
+from training.loop import Budget, Run
 from training.networks.style_residual import Generator
 from training.presets import TrainConfig
 from training.readers import RawData
+from training.trainer import StepStats, Trainer
 
 MakeRun = Callable[..., Run]
 
@@ -284,10 +286,10 @@ def test_step_of_a_non_finite_loss_raises(make_trainer: Callable[..., Trainer]) 
 
 def test_gap_that_stays_wide_raises(make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
     """Only steps in a row count: one good step clears the alarm."""
-    monkeypatch.setattr(loop, "GAP_STEPS", 3)
+    monkeypatch.setattr(trainers, "GAP_STEPS", 3)
     trainer = make_trainer()
     for limit in (-1.0, -1.0, 1e9, -1.0, -1.0):
-        monkeypatch.setattr(loop, "GAP_LIMIT", limit)
+        monkeypatch.setattr(trainers, "GAP_LIMIT", limit)
         trainer.step(0.1)
     with pytest.raises(DivergedError, match=r"stayed above -1\.0 for 3 steps"):
         trainer.step(0.1)

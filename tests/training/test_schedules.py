@@ -18,7 +18,8 @@ def test_cosine_outside_the_run_stays_at_its_ends() -> None:
 @pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.0), (0.075, 0.5), (0.15, 1.0), (0.8, 1.0)])
 def test_label_weight_rises_over_the_first_part_of_the_run(progress: float, expected: float) -> None:
     """The label enters in a straight line, and then stays."""
-    assert schedules.label_weight(progress) == pytest.approx(expected)
+    assert schedules.label_weight(progress, 0.15) == pytest.approx(expected)
+    assert schedules.label_weight(progress, 0.0) == 1
 
 
 def test_warmup_starts_small_and_ends_at_one() -> None:

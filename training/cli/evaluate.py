@@ -14,7 +14,7 @@ from training.errors import TrainingError
 from training.evaluate import Judgement, best_snapshot, evaluators, judge
 from training.files import replacing
 from training.generators import from_bundle, run_facts
-from training.presets import preset
+from training.presets import config_of
 
 EVALUATION_NAME = "evaluation.json"
 DEFAULT_SAMPLES = 10_000
@@ -47,8 +47,7 @@ def run(options: argparse.Namespace) -> None:
 
     judges = evaluators(data, data_path, say)
     if is_run:
-        config = preset(run_facts(options.source)["config"]["preset"])
-        network = config.network(channels=data.size[2], num_classes=data.num_classes)
+        network = config_of(run_facts(options.source)["config"]).network(size=data.size, num_classes=data.num_classes)
         trained = best_snapshot(options.source, network, judges[0], options.samples, say)
     else:
         trained = from_bundle(options.source)

@@ -13,7 +13,7 @@ from training.errors import TrainingError
 from training.export import BundleFacts, export_bundle
 from training.generators import from_snapshot, run_facts
 from training.manifest import MetricEntry, TrainingFacts
-from training.presets import preset
+from training.presets import config_of
 
 DEFAULT_USE = "Pictures for web and shop frontends, in the manner of the training data; not a record of real products."
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
         raise TrainingError(f"--version {options.version} is not 1 or more")
     facts, kept = run_facts(options.run_folder), read_kept(options.run_folder)
     data = datasets.load(Path(facts["data"]["file"]))
-    network = preset(facts["config"]["preset"]).network(channels=data.size[2], num_classes=data.num_classes)
+    network = config_of(facts["config"]).network(size=data.size, num_classes=data.num_classes)
     trained = from_snapshot(options.run_folder / "snapshots" / kept["snapshot"], network)
     environment = facts["environment"]
     bundle = BundleFacts(

@@ -11,7 +11,7 @@ from training import data as datasets
 from training.errors import TrainingError
 from training.generators import Trained, from_bundle, from_snapshot, run_facts, sample, snapshots
 from training.latents import latents
-from training.presets import preset
+from training.presets import config_of
 from training.progress import save_grid
 
 
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
         if not low <= value <= high:
             raise TrainingError(f"{name} {value} is not in {low}..{high}")
     trained = _trained(options.source)
-    config = trained.generator.config
+    config = trained.network
     rows, columns = max(config.num_classes, 1), options.columns
     seeds = [options.first_seed + column for column in range(columns)] * rows
     pixels = sample(trained.generator, latents(seeds, config.z_dim), torch.arange(rows).repeat_interleave(columns))
@@ -49,5 +49,5 @@ def _trained(source: Path) -> Trained:
         return from_bundle(source)
     facts = run_facts(source)
     data = datasets.load(Path(facts["data"]["file"]))
-    network = preset(facts["config"]["preset"]).network(channels=data.size[2], num_classes=data.num_classes)
+    network = config_of(facts["config"]).network(size=data.size, num_classes=data.num_classes)
     return from_snapshot(snapshots(source)[-1], network)

@@ -16,9 +16,11 @@ from rich.console import Console
 from training import data as datasets
 from training.errors import TrainingError
 from training.files import replacing
-from training.loop import Budget, Run, Trainer
+from training.loop import Budget, Run
+from training.losses import LOSSES
 from training.presets import PRESETS, preset
 from training.progress import StatusLine, duration
+from training.trainer import Trainer
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -30,7 +32,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--minutes", type=float, help="budget in minutes; all schedules stretch to it (default 30)")
     parser.add_argument("--kimg", type=float, help="budget in thousands of images instead: exactly repeatable")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, help="images per step (default: the preset's)")
+    _add_settings(parser)
     parser.add_argument("--threads", type=int, help="CPU threads, a shard of the batch each (default: all cores)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--snapshot-minutes", type=float, help="between snapshots (default: a twelfth of the budget)")
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
         options.minutes = 30.0
     budget = Budget(options.minutes, options.kimg)
     data = datasets.load(options.data)
-    config = preset(options.preset, seed=options.seed, batch_size=options.batch_size)
+    config = preset(options.preset, modern=options.modern, seed=options.seed, **_settings(options))
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("--device cuda: torch finds no CUDA device on this machine")
@@ -84,6 +86,37 @@ def run(options: argparse.Namespace) -> None:
         f"python -m training evaluate {options.out}",
         soft_wrap=True,
     )
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add what changes a preset."""
+    group = parser.add_argument_group(
+        "settings", "in place of the preset's; a pair START:END falls along a half cosine"
+    )
+    group.add_argument("--modern", action="store_true", help="the preset's networks with the modern loss and optimiser")
+    group.add_argument("--batch-size", type=int, metavar="N", help="images per step")
+    group.add_argument("--loss", choices=sorted(LOSSES))
+    group.add_argument("--learning-rate", type=_pair, metavar="START[:END]")
+    group.add_argument("--gamma", type=_pair, metavar="START[:END]", help="weight of the gradient penalties R1 and R2")
+    for name in ("r1", "r2"):
+        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=f"penalise {name.upper()}")
+    group.add_argument("--gp", type=float, help="weight of WGAN-GP's penalty (10 in the paper)")
+    group.add_argument("--spectral", action=argparse.BooleanOptionalAction, help="spectral norm in the discriminator")
+    group.add_argument("--l1", type=float, help="weight of the kernels' absolute values")
+    group.add_argument("--l2", type=float, help="weight of the kernels' squares")
+    group.add_argument("--mse", type=float, help="weight of the distance to the real picture that is paired with it")
+    group.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="show every other picture mirrored")
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    names = ["batch_size", "loss", "learning_rate", "gamma", "r1", "r2", "gp", "spectral", "l1", "l2", "mse", "mirror"]
+    return {name: getattr(options, name) for name in names}
+
+
+def _pair(text: str) -> tuple[float, float]:
+    """Return `START:END` as two numbers; one number is both."""
+    start, colon, end = text.partition(":")
+    return float(start), float(end if colon else start)
 
 
 def _usable_threads(batch_size: int) -> int:

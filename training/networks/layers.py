@@ -1,10 +1,12 @@
-"""Layers shared by the network families: initialised convolutions, pixel norm, resampling."""
+"""Layers shared by the network families: initialised convolutions, norms, dropout, resampling."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from training import noise
 
 LRELU_SLOPE = 0.2
 # Gain that keeps the variance through a leaky ReLU of slope 0.2: 2 / (1 + 0.2^2) (He et al. 2015, arXiv:1502.01852).
@@ -71,6 +73,56 @@ def blur(x: Tensor) -> Tensor:
     Two 2x2 means give that kernel; on a CPU they cost a fraction of a depthwise convolution.
     """
     return F.avg_pool2d(F.avg_pool2d(x, 2, 1, 1), 2, 1)
+
+
+class BatchNorm(nn.Module):
+    """Batch norm whose running statistics are not tracked while training.
+
+    A generator is served with averaged weights, for which statistics tracked along the way are wrong; they are measured
+    when it is needed (`training.ema.measure_batch_norms`). So threads that share the module have nothing to race for.
+
+    Args:
+        channels: Of (N, channels) or (N, channels, H, W).
+
+    Ioffe & Szegedy 2015, arXiv:1502.03167.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x`, float (N, channels, ...), normalised: by its own batch in training mode."""
+        if self.training:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True)
+        return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, False)
+
+
+class Dropout(nn.Module):
+    """Dropout that draws from `training.noise`; for discriminators, which are never exported.
+
+    Args:
+        rate: Part of the values that is dropped, in [0, 1).
+
+    Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x`, float, any shape, with values dropped and the rest scaled up in training mode."""
+        if not self.training:
+            return x
+        kept = torch.rand(x.shape, generator=noise.generator(), device=x.device) >= self.rate
+        return x * kept / (1 - self.rate)
 
 
 class ResidualBlock(nn.Module):
