@@ -12,9 +12,14 @@ from torch.nn.utils import parametrizations
 
 
 def add_spectral_norms(network: nn.Module) -> None:
-    """Normalise every convolution and linear layer of `network`, in place."""
+    """Normalise every convolution and linear layer of `network`, in place.
+
+    Kernels that start at zero, which have no direction to normalise, start at random instead.
+    """
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for layer in layers:
+        if not layer.weight.any():
+            nn.init.kaiming_normal_(layer.weight)
         parametrizations.spectral_norm(layer)
     for estimate in _estimates(network):
         estimate.eval()
