@@ -136,7 +136,7 @@ def test_classic_average_has_statistics_of_its_own(make: Make) -> None:
         measured = trainer.generator_ema(z, label)
         trainer.generator_ema.train()
         own = trainer.generator_ema(z, label)
-    assert (measured - own).abs().mean() < 0.05
+    assert (measured - own).abs().mean() < 0.1
     assert measured.std() > 0.05
 
 
