@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training import noise, schedules
 from training.data import EndlessSampler, PictureSet, to_float, to_uint8
+from training.distributed import Group
 from training.ema import copy_for_ema, measure_batch_norms, update_ema
 from training.errors import DivergedError, TrainingError
 from training.losses import LOSSES, gradient_penalty, unit_gradient_penalty
@@ -58,18 +59,34 @@ class Trainer:
         threads: Shards per batch on a CPU, a thread each; the batch size must be a multiple of it.
         device: "cpu" or "cuda".
         amp: Run the forward passes in bfloat16; `None`: where the device is faster with it.
+        group: The processes that share each batch; `None`: this one alone.
+        sync_every: With 1, processes average their gradients; with more, their weights after so many steps.
 
     Raises:
-        TrainingError: If the preset does not fit the pictures, or the batch does not divide by the threads.
+        TrainingError: If the preset does not fit the pictures, or the batch does not divide by processes and threads.
     """
 
     def __init__(
-        self, config: TrainConfig, data: PictureSet, *, threads: int = 1, device: str = "cpu", amp: bool | None = None
+        self,
+        config: TrainConfig,
+        data: PictureSet,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        amp: bool | None = None,
+        group: Group | None = None,
+        sync_every: int = 1,
     ) -> None:
         self.network = config.network(size=data.size, num_classes=data.num_classes)
-        if threads < 1 or config.batch_size % threads:
-            raise TrainingError(f"batch size {config.batch_size} cannot be shared evenly by {threads} threads")
-        self.config, self.data, self.device = config, data, torch.device(device)
+        self.group = group or Group(device=torch.device(device))
+        if threads < 1 or config.batch_size % (threads * self.group.size):
+            processes = f" in each of {self.group.size} processes" if self.group.size > 1 else ""
+            raise TrainingError(
+                f"batch size {config.batch_size} cannot be shared evenly by {threads} threads{processes}"
+            )
+        if sync_every < 1:
+            raise TrainingError(f"--sync-every {sync_every} is not 1 or more")
+        self.config, self.data, self.device, self.sync_every = config, data, self.group.device, sync_every
         self.loss = LOSSES[config.loss]
         self.pool = ShardPool(threads)
         self.amp = bfloat16_is_faster(self.device) if amp is None else amp
@@ -124,24 +141,40 @@ class Trainer:
         if config.spectral:
             update_spectral_norms(self.discriminator)
         d_results = self.pool.map(lambda shard: self._discriminator_gradients(shard, gamma, label_weight), shards)
-        set_mean_gradients(self.d_parameters, [gradients for gradients, _ in d_results])
+        self._set_gradients(self.d_parameters, [gradients for gradients, _ in d_results])
         self.d_optimiser.step()
         g_results = self.pool.map(lambda shard: self._generator_gradients(shard, label_weight), shards)
-        set_mean_gradients(self.g_parameters, [gradients for gradients, _ in g_results])
+        self._set_gradients(self.g_parameters, [gradients for gradients, _ in g_results])
         self.g_optimiser.step()
 
         self.nimg += config.batch_size
         self.steps += 1
+        if self.steps % self.sync_every == 0:
+            self.synchronise()
         decay = schedules.ema_decay(self.nimg, config.batch_size, config.ema_halflife_kimg)
         update_ema(self.generator_ema, self.generator, decay)
-        means = torch.stack([values for _, values in d_results]).mean(dim=0).tolist()
-        stats = StepStats(means[0], torch.stack([values for _, values in g_results]).mean().item(), *means[1:])
+        d_loss, *others = torch.stack([values for _, values in d_results]).mean(dim=0).tolist()
+        g_loss = torch.stack([values for _, values in g_results]).mean().item()
+        sums = self.group.sum([d_loss, g_loss, *others])
+        stats = StepStats(*(value / self.group.size for value in sums))
         self._guard(stats)
         return stats
 
+    def _set_gradients(self, parameters: list[nn.Parameter], shards: list[tuple[Tensor, ...]]) -> None:
+        set_mean_gradients(parameters, shards)
+        if self.sync_every == 1:
+            self.group.average(parameter.grad for parameter in parameters if parameter.grad is not None)
+
+    def synchronise(self) -> None:
+        """Make the processes one again, where they step on their own: weights and averages become the means."""
+        if self.sync_every > 1:
+            networks = (self.generator, self.discriminator, self.generator_ema)
+            self.group.average(parameter for network in networks for parameter in network.parameters())
+
     def _shards(self) -> list[_Shard]:
-        config, count = self.config, self.pool.num_threads
-        size = config.batch_size
+        """Return this process's part of the next batch, a shard for each of its threads."""
+        config, threads, processes = self.config, self.pool.num_threads, self.group.size
+        size, count = config.batch_size, threads * processes
         index = self.sampler.indices(self.nimg, size).to(self.device)
         real, label = to_float(self.images[index]), self.labels[index]
         step_seed = config.seed * 1_000_003 + self.steps
@@ -151,7 +184,8 @@ class Trainer:
             mirrored = (torch.rand(size, generator=random) < 0.5).to(self.device)
             real = torch.where(mirrored[:, None, None, None], real.flip(3), real)
         parts = zip(real.chunk(count), label.chunk(count), z.chunk(count), strict=True)
-        return [_Shard((step_seed * count + number) * _PHASES, *part) for number, part in enumerate(parts)]
+        shards = [_Shard((step_seed * count + number) * _PHASES, *part) for number, part in enumerate(parts)]
+        return shards[self.group.rank * threads : (self.group.rank + 1) * threads]
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
@@ -201,7 +235,7 @@ class Trainer:
         gradients = torch.autograd.grad(loss, self.g_parameters, allow_unused=True)
         return gradients, losses.detach()
 
-    def _kernel_penalty(self, parameters: list[torch.nn.Parameter]) -> Tensor | float:
+    def _kernel_penalty(self, parameters: list[nn.Parameter]) -> Tensor | float:
         """Return the weighted absolute and squared kernels; biases and gains are left alone."""
         if not (self.config.l1 or self.config.l2):
             return 0.0

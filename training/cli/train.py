@@ -14,11 +14,13 @@ import torch
 from rich.console import Console
 
 from training import data as datasets
+from training.data import PictureSet
+from training.distributed import Group, joined
 from training.errors import TrainingError
 from training.files import replacing
 from training.loop import Budget, Run
 from training.losses import LOSSES
-from training.presets import PRESETS, preset
+from training.presets import PRESETS, TrainConfig, preset
 from training.progress import StatusLine, duration
 from training.trainer import Trainer
 
@@ -35,6 +37,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     _add_settings(parser)
     parser.add_argument("--threads", type=int, help="CPU threads, a shard of the batch each (default: all cores)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--sync-every", type=int, default=1, help="under torchrun: average weights every N steps, not gradients"
+    )
     parser.add_argument("--snapshot-minutes", type=float, help="between snapshots (default: a twelfth of the budget)")
     parser.add_argument("--checkpoint-minutes", type=float, default=5.0, help="the most that a crash can lose")
     parser.set_defaults(run=run)
@@ -50,12 +55,18 @@ def run(options: argparse.Namespace) -> None:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("--device cuda: torch finds no CUDA device on this machine")
+    with joined(torch.device(device)) as group:
+        _train(options, budget, data, config, group)
+
+
+def _train(options: argparse.Namespace, budget: Budget, data: PictureSet, config: TrainConfig, group: Group) -> None:
+    device = group.device.type
     threads = 1 if device == "cuda" else options.threads
     if threads is None:
-        threads = _usable_threads(config.batch_size)
-    trainer = Trainer(config, data, threads=threads, device=device)
+        threads = _usable_threads(config.batch_size // group.size)
+    trainer = Trainer(config, data, threads=threads, group=group, sync_every=options.sync_every)
 
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False, quiet=not group.leads)
     status = StatusLine(console)
     snapshot_minutes = options.snapshot_minutes or min(max((options.minutes or 60) / 12, 0.5), 10)
     session = Run(
@@ -67,11 +78,13 @@ def run(options: argparse.Namespace) -> None:
         status=status.show,
     )
     resumed = session.resume()
-    _write_run_file(options, trainer, threads)
+    if group.leads:
+        _write_run_file(options, trainer, threads)
     _stop_on_signals(session)
     console.print(
         f"{'resuming' if resumed else 'training'} {config.preset} on {data.name}: {len(data.train)} pictures, "
-        f"{data.num_classes} classes; {device}, {threads} threads, {'bfloat16' if trainer.amp else 'float32'}; "
+        f"{data.num_classes} classes; {device}, {threads} threads, {'bfloat16' if trainer.amp else 'float32'}"
+        f"{f', {group.size} processes' if group.size > 1 else ''}; "
         f"run folder {options.out}",
         soft_wrap=True,
     )
@@ -120,7 +133,8 @@ def _pair(text: str) -> tuple[float, float]:
 
 
 def _usable_threads(batch_size: int) -> int:
-    threads = min(len(os.sched_getaffinity(0)), batch_size)
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads = min(max(cores, 1), batch_size)
     while batch_size % threads:
         threads -= 1
     return threads
@@ -147,6 +161,7 @@ def _write_run_file(options: argparse.Namespace, trainer: Trainer, threads: int)
             "torch": torch.__version__,
             "device": str(trainer.device),
             "threads": threads,
+            "processes": trainer.group.size,
             "bfloat16": trainer.amp,
             "git_revision": _git_revision(),
         },
