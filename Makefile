@@ -22,6 +22,8 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.t
 TORCH_INDEX_URL ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+DATA28 ?= data/fashion.safetensors
+DATA64 ?= data/fruits-rgb.safetensors
 SMOKE := runs/smoke
 
 # Development defaults of `make serve`, which the environment overrides.
@@ -29,7 +31,7 @@ VITRINE_AUTH ?= off
 VITRINE_GET_POLICY ?= open
 VITRINE_HOST ?= 127.0.0.1
 
-.PHONY: help install format lint types contracts test cover serve train-smoke bench all clean
+.PHONY: help install format lint types contracts test cover serve train-smoke bench compare-presets all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -102,6 +104,9 @@ train-smoke: $(VENV)/.stamp-test ## pictures -> data -> 16 steps -> evaluation -
 
 bench: $(VENV)/.stamp-bench ## measure, and draw what was measured
 	@$(PY) -m benchmarks $(BENCH_ARGS)
+
+compare-presets: $(VENV)/.stamp-bench ## train every preset for equal minutes (DATA28=, DATA64=: packed files; about an hour)
+	@$(PY) -m benchmarks.presets --data28 "$(DATA28)" --data64 "$(DATA64)" $(BENCH_ARGS)
 
 all: test train-smoke ## what CI runs
 

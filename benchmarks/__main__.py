@@ -5,18 +5,14 @@
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.load import Outcome, run_round
+from benchmarks.machine import describe, revision
 from benchmarks.servers import metric, server
 
 RESULTS = Path(__file__).parent / "results"
@@ -86,18 +82,11 @@ def _one_round(port: int, seconds: float) -> Outcome:
 def _store(sides: list[Side], options: argparse.Namespace) -> None:
     summaries = [side.summary() for side in sides]
     ratio = summaries[0]["requests_per_s"] / summaries[1]["requests_per_s"]
-    revision = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     result = {
         "command": "make bench",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": revision.stdout.strip() or "unknown",
-        "machine": {
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
+        "commit": revision(),
+        "machine": describe(),
         "connections": CONNECTIONS,
         "rounds": options.rounds,
         "seconds_per_round": options.seconds,
@@ -126,15 +115,6 @@ def _store(sides: list[Side], options: argparse.Namespace) -> None:
     )
     (RESULTS / "batching.md").write_text(text, encoding="utf-8")
     print(text)
-
-
-def _processor() -> str:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

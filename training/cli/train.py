@@ -63,7 +63,7 @@ def _train(options: argparse.Namespace, budget: Budget, data: PictureSet, config
     device = group.device.type
     threads = 1 if device == "cuda" else options.threads
     if threads is None:
-        threads = _usable_threads(config.batch_size // group.size)
+        threads = usable_threads(config.batch_size // group.size)
     trainer = Trainer(config, data, threads=threads, group=group, sync_every=options.sync_every)
 
     console = Console(markup=False, emoji=False, highlight=False, quiet=not group.leads)
@@ -109,8 +109,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--modern", action="store_true", help="the preset's networks with the modern loss and optimiser")
     group.add_argument("--batch-size", type=int, metavar="N", help="images per step")
     group.add_argument("--loss", choices=sorted(LOSSES))
-    group.add_argument("--learning-rate", type=_pair, metavar="START[:END]")
-    group.add_argument("--gamma", type=_pair, metavar="START[:END]", help="weight of the gradient penalties R1 and R2")
+    group.add_argument("--learning-rate", type=pair, metavar="START[:END]")
+    group.add_argument("--gamma", type=pair, metavar="START[:END]", help="weight of the gradient penalties R1 and R2")
     for name in ("r1", "r2"):
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=f"penalise {name.upper()}")
     group.add_argument("--gp", type=float, help="weight of WGAN-GP's penalty (10 in the paper)")
@@ -126,13 +126,14 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
-def _pair(text: str) -> tuple[float, float]:
+def pair(text: str) -> tuple[float, float]:
     """Return `START:END` as two numbers; one number is both."""
     start, colon, end = text.partition(":")
     return float(start), float(end if colon else start)
 
 
-def _usable_threads(batch_size: int) -> int:
+def usable_threads(batch_size: int) -> int:
+    """Return the most threads, one per core of this process, that share a batch evenly."""
     cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     threads = min(max(cores, 1), batch_size)
     while batch_size % threads:

@@ -1,0 +1,146 @@
+"""`make compare-presets`: every classic system, each with the modern loss, and the modern generator, in equal time.
+
+Needs two packed files (`python -m training prepare`): one of 28x28 and one of 64x64 pictures.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import describe, revision
+from training import data as datasets
+from training.cli.presets import picture_side
+from training.cli.train import usable_threads
+from training.errors import DivergedError
+from training.evaluate import evaluators
+from training.loop import Budget, Run
+from training.metrics.evaluation import Evaluation, Evaluator
+from training.presets import PRESETS, TrainConfig, preset
+from training.trainer import Trainer
+
+RESULTS = Path(__file__).parent / "results"
+SAMPLES = 10_000
+MODERN = {28: "fashion28", 64: "product64-cpu"}
+COLUMNS = ("FCD", "at the start", "recall", "coverage", "accuracy", "images/s")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run: its figures, with the FCD of the untrained generator; not finite figures are of a run that diverged."""
+
+    name: str
+    data: str
+    fcd: float
+    fcd_at_start: float
+    recall: float
+    coverage: float
+    accuracy: float
+    images_per_s: float
+    images: int
+
+
+def main() -> None:
+    """Train, measure, print and store."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.presets")
+    parser.add_argument("--data28", type=Path, required=True)
+    parser.add_argument("--data64", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--only", nargs="+", help="names of presets")
+    options = parser.parse_args()
+    sets = {28: datasets.load(options.data28), 64: datasets.load(options.data64)}
+    paths = {28: options.data28, 64: options.data64}
+    rows: list[Row] = []
+    floors: list[Row] = []
+    for side, data in sets.items():
+        judge = evaluators(data, paths[side], print)[0]
+        for name, config in _runs(side, options.only):
+            row, evaluation = _train(name, config, data, judge, options.minutes)
+            rows.append(row)
+            print(json.dumps(asdict(row)), flush=True)
+        floors.append(_floor(data.name, evaluation))
+    _store(rows, floors, options.minutes)
+
+
+def _runs(side: int, only: Sequence[str] | None) -> list[tuple[str, TrainConfig]]:
+    classic = [name for name, config in PRESETS.items() if config.system and picture_side(config) == side]
+    runs = [(name + suffix, preset(name, modern=bool(suffix))) for name in classic for suffix in ("", " --modern")]
+    runs.append((MODERN[side], preset(MODERN[side])))
+    return [(name, config) for name, config in runs if only is None or config.preset in only]
+
+
+def _train(
+    name: str, config: TrainConfig, data: datasets.PictureSet, judge: Evaluator, minutes: float
+) -> tuple[Row, Evaluation]:
+    folder = Path("runs/compare") / name.replace(" --", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    trainer = Trainer(config, data, threads=usable_threads(config.batch_size))
+    label = torch.arange(SAMPLES) % max(data.num_classes, 1)
+    z = torch.randn(SAMPLES, config.z_dim, generator=torch.Generator().manual_seed(0))
+    trainer.finish_average()
+    start = judge.score(trainer.sample(z, label), label, quick=True).metric("fcd").value
+    session = Run(trainer, folder, Budget(minutes), snapshot_s=1e9, checkpoint_s=1e9, status=lambda line: None)
+    try:
+        session.train()
+    except DivergedError as error:
+        print(f"{name} diverged: {error}", flush=True)
+        session.snapshot()
+    evaluation = judge.score(trainer.sample(z, label), label)
+    trainer.pool.close()
+    found = {metric.name: metric.value for metric in evaluation.metrics}
+    speed = trainer.nimg / max(trainer.elapsed_s, 1e-9)
+    numbers = [found.get(key, float("nan")) for key in ("recall", "coverage", "accuracy")]
+    return Row(name, data.name, found["fcd"], start, *numbers, speed, trainer.nimg), evaluation
+
+
+def _floor(data: str, evaluation: Evaluation) -> Row:
+    found = {metric.name: metric.floor for metric in evaluation.metrics}
+    numbers = [found.get(key, float("nan")) for key in ("recall", "coverage", "accuracy")]
+    return Row("floor: real against real", data, found["fcd"], float("nan"), *numbers, float("nan"), 0)
+
+
+def _store(rows: Sequence[Row], floors: Sequence[Row], minutes: float) -> None:
+    machine = describe()
+    facts = {
+        "command": "make compare-presets",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": revision(),
+        "machine": machine,
+        "threads": len(os.sched_getaffinity(0)),
+        "minutes_each": minutes,
+        "samples": SAMPLES,
+        "rows": [asdict(row) for row in rows],
+        "floors": [asdict(row) for row in floors],
+    }
+    (RESULTS / "presets.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    lines = [
+        "# The presets, equal minutes each",
+        "",
+        f"`make compare-presets` at {facts['commit']}, {facts['date']}: {machine['processor']}, "
+        f"{machine['cores']} cores ({machine['cpu_capability']}), torch {machine['torch']}; {minutes:g} minutes each, {SAMPLES} samples.",
+        "",
+    ]
+    for floor in floors:
+        lines += [f"## {floor.data}", "", "| preset | " + " | ".join(COLUMNS) + " |", "|---" * 7 + "|"]
+        lines += [_line(row) for row in [*rows, floor] if row.data == floor.data] + [""]
+    text = "\n".join(lines)
+    (RESULTS / "presets.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _line(row: Row) -> str:
+    def shown(value: float, digits: int) -> str:
+        return "" if value != value else f"{value:.{digits}f}"
+
+    cells = [shown(row.fcd, 2), shown(row.fcd_at_start, 1), shown(row.recall, 2), shown(row.coverage, 2)]
+    return "| " + " | ".join([row.name, *cells, shown(row.accuracy, 2), shown(row.images_per_s, 0)]) + " |"
+
+
+if __name__ == "__main__":
+    main()
