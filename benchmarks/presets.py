@@ -123,7 +123,8 @@ def _store(rows: Sequence[Row], floors: Sequence[Row], minutes: float) -> None:
         "# The presets, equal minutes each",
         "",
         f"`make compare-presets` at {facts['commit']}, {facts['date']}: {machine['processor']}, "
-        f"{machine['cores']} cores ({machine['cpu_capability']}), torch {machine['torch']}; {minutes:g} minutes each, {SAMPLES} samples.",
+        f"{machine['cores']} cores ({machine['cpu_capability']}), torch {machine['torch']}; "
+        f"{minutes:g} minutes each, {SAMPLES} samples.",
         "",
     ]
     for floor in floors:

@@ -5,10 +5,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from training.cli import evaluate, export, prepare, presets, sample, sweep, train
+from training.cli import evaluate, export, prepare, presets, report, sample, sweep, train
 from training.errors import TrainingError
 
-COMMANDS = (prepare, presets, train, sweep, evaluate, export, sample)
+COMMANDS = (prepare, presets, train, sweep, evaluate, report, export, sample)
 
 
 def build_parser() -> argparse.ArgumentParser:
