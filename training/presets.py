@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from training.augment import AUGMENTATIONS, chosen_for
 from training.errors import TrainingError
 from training.losses import LOSSES
 from training.networks.classic import RESOLUTIONS, ClassicConfig, System
@@ -15,7 +16,8 @@ class TrainConfig:
     """What defines a run apart from its data and its budget. Pairs are (start, end) of a half cosine over the run.
 
     Networks: `system` names a classic one; without it, `base_size`, `widths` and what follows shape a style-residual
-    one. `mirror` shows every other real picture mirrored: more pictures, where left and right mean nothing.
+    one. `mirror` shows every other real picture mirrored: more pictures, where left and right mean nothing. `augment`
+    names augmentations of what the discriminator sees, with commas; "auto" chooses by the number of pictures, "none".
 
     Objective: `loss`, a key of `LOSSES`; `gamma` / 2 times the squared gradients at real (`r1`) and generated (`r2`)
     pictures; `gp` times WGAN-GP's penalty; spectral normalisation of the discriminator; `l1` and `l2` times the
@@ -47,7 +49,14 @@ class TrainConfig:
     label_warmup: float = 0.15
     ema_halflife_kimg: float = 20.0
     mirror: bool = False
+    augment: str = "auto"
     seed: int = 0
+
+    def augmentations(self, num_pictures: int) -> tuple[str, ...]:
+        """Return the augmentations for a training split of that size."""
+        if self.augment == "auto":
+            return chosen_for(num_pictures) if self.loss == "rpgan" else ()
+        return () if self.augment == "none" else tuple(self.augment.split(","))
 
     def network(self, *, size: tuple[int, int, int], num_classes: int) -> Architecture:
         """Return the shape of the networks for a data set.
@@ -187,6 +196,9 @@ def preset(name: str, *, modern: bool = False, **changes: Any) -> TrainConfig:
         raise TrainingError(f"seed {config.seed} is not in 0..2**32 - 1")
     if config.loss not in LOSSES:
         raise TrainingError(f"unknown loss {config.loss!r}; known: {', '.join(LOSSES)}")
+    unknown = set(config.augmentations(0)) - AUGMENTATIONS.keys()
+    if unknown:
+        raise TrainingError(f"unknown augmentation {', '.join(sorted(unknown))}; known: {', '.join(AUGMENTATIONS)}")
     weights = {"gamma": min(config.gamma), "gp": config.gp, "l1": config.l1, "l2": config.l2, "mse": config.mse}
     for field, value in weights.items():
         if not 0 <= value < float("inf"):

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from training import noise, schedules
+from training import augment, noise, schedules
 from training.data import EndlessSampler, PictureSet, to_float, to_uint8
 from training.distributed import Group
 from training.ema import copy_for_ema, measure_batch_norms, update_ema
@@ -24,7 +24,8 @@ from training.presets import TrainConfig
 
 GAP_LIMIT, GAP_STEPS = 2.0, 200  # a healthy relativistic run stays below 1; beyond this it never came back
 NORM_LATENTS = 2000  # batch norm's statistics are means over so many pictures
-_PHASES = 2
+AUGMENT_STEPS = 16  # between two looks at the hold-out pictures
+_PHASES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class Trainer:
         self.pool = ShardPool(threads)
         self.amp = bfloat16_is_faster(self.device) if amp is None else amp
         self._build(learning_rate_scale=1.0)
+        self.augmentations = config.augmentations(len(data.train))
+        self.holdout = data.holdout if len(data.holdout) and self.augmentations else None
         self.images, self.labels = data.train.images.to(self.device), data.train.labels.to(self.device)
         self.sampler = EndlessSampler(len(data.train), config.seed)
 
@@ -113,6 +116,7 @@ class Trainer:
         self.nimg, self.steps, self.elapsed_s = 0, 0, 0.0
         self.learning_rate_scale = learning_rate_scale
         self.wide_gap_steps = 0
+        self.augment_probability = 0.0
 
     def step(self, progress: float) -> StepStats:
         """Train both networks on one batch.
@@ -158,6 +162,8 @@ class Trainer:
         sums = self.group.sum([d_loss, g_loss, *others])
         stats = StepStats(*(value / self.group.size for value in sums))
         self._guard(stats)
+        if self.augmentations and self.steps % AUGMENT_STEPS == 0:
+            self._adapt_augmentation(shards[0], label_weight)
         return stats
 
     def _set_gradients(self, parameters: list[nn.Parameter], shards: list[tuple[Tensor, ...]]) -> None:
@@ -197,7 +203,7 @@ class Trainer:
         with noise.seeded(shard.noise_seed, self.device):
             with self._autocast():
                 shard.fake = self.generator(shard.z, shard.label, label_weight)
-                images = torch.cat([shard.real, shard.fake.detach()]).requires_grad_()
+                images = self._augmented(torch.cat([shard.real, shard.fake.detach()])).requires_grad_()
                 logits = self.discriminator(images, torch.cat([shard.label, shard.label]), label_weight)
                 penalised = gamma > 0 and (config.r1 or config.r2)
                 penalty = gradient_penalty(images, logits) if penalised else torch.zeros_like(logits)
@@ -215,6 +221,32 @@ class Trainer:
             gap = (real_logits - fake_logits).mean()
             return gradients, torch.stack([losses.mean(), r1.mean(), r2.mean(), gap])
 
+    def _augmented(self, images: Tensor) -> Tensor:
+        return augment.augmented(images, self.augmentations, self.augment_probability)
+
+    @torch.no_grad()
+    def _adapt_augmentation(self, shard: _Shard, label_weight: float) -> None:
+        """Move the probability of augmentation by how the discriminator takes pictures that it was not trained on."""
+        if self.holdout is None or shard.fake is None:
+            return
+        index = torch.arange(len(shard.real)) + self.steps * len(shard.real)
+        index %= len(self.holdout)
+        pictures, label = to_float(self.holdout.images[index]), self.holdout.labels[index]
+        with noise.seeded(shard.noise_seed + 2, self.device), self._autocast():
+            verdicts = [
+                self.discriminator(images.to(self.device), classes.to(self.device), label_weight).mean().item()
+                for images, classes in (
+                    (shard.real, shard.label),
+                    (pictures, label),
+                    (shard.fake.detach(), shard.label),
+                )
+            ]
+        means = [value / self.group.size for value in self.group.sum(verdicts)]
+        images = AUGMENT_STEPS * self.config.batch_size
+        self.augment_probability = augment.next_probability(
+            self.augment_probability, augment.overfitting(*means), images
+        )
+
     def _between(self, shard: _Shard, label_weight: float) -> Tensor:
         """Return WGAN-GP's penalty at random points between real and generated pictures, float32 (N,)."""
         assert shard.fake is not None
@@ -227,7 +259,7 @@ class Trainer:
         assert shard.fake is not None
         assert shard.real_logits is not None
         with noise.seeded(shard.noise_seed + 1, self.device), self._autocast():
-            fake_logits = self.discriminator(shard.fake, shard.label, label_weight)
+            fake_logits = self.discriminator(self._augmented(shard.fake), shard.label, label_weight)
         losses = self.loss.generator(fake_logits, shard.real_logits).mean()
         loss = losses + self._kernel_penalty(self.g_parameters)
         if self.config.mse:
@@ -282,6 +314,7 @@ class Trainer:
             "elapsed_s": self.elapsed_s,
             "learning_rate_scale": self.learning_rate_scale,
             "wide_gap_steps": self.wide_gap_steps,
+            "augment_probability": self.augment_probability,
             **{name: part.state_dict() for name, part in self._parts().items()},
         }
 
@@ -291,6 +324,7 @@ class Trainer:
             part.load_state_dict(state[name])
         self.nimg, self.steps, self.elapsed_s = state["nimg"], state["steps"], state["elapsed_s"]
         self.learning_rate_scale, self.wide_gap_steps = state["learning_rate_scale"], state["wide_gap_steps"]
+        self.augment_probability = state["augment_probability"]
 
     def _parts(self) -> dict[str, Any]:
         return {
