@@ -149,3 +149,26 @@ def test_sampler_serves_batches_larger_than_the_set() -> None:
 def test_sampler_of_another_seed_shuffles_otherwise() -> None:
     """The seed decides the order."""
     assert not torch.equal(EndlessSampler(50, seed=0).indices(0, 50), EndlessSampler(50, seed=1).indices(0, 50))
+
+
+def test_transparent_pictures_come_back_as_they_were() -> None:
+    """Opaque colours exactly, half transparent ones to the precision that alpha leaves, hidden ones as zeros."""
+    pixels = torch.randint(0, 256, (4, 8, 8, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels[..., 3] = torch.tensor([0, 1, 128, 255], dtype=torch.uint8)[:, None, None]
+    images = to_float(pixels)
+    back = to_uint8(images)
+
+    assert images.shape == (4, 4, 8, 8)
+    assert images[0].unique().tolist() == [-1.0]
+    assert (images[:, :3] <= images[:, 3:] + 1e-6).all()
+    assert torch.equal(back[3], pixels[3])
+    assert torch.equal(back[2], pixels[2])
+    assert torch.equal(back[1], pixels[1])
+    assert not back[0].any()
+
+
+def test_colours_brighter_than_their_alpha_are_clipped() -> None:
+    """A generator may draw what no premultiplied picture has; straight colours end at white."""
+    images = torch.full((1, 4, 2, 2), 0.5)
+    images[:, 3] = -0.5
+    assert to_uint8(images)[0, 0, 0].tolist() == [255, 255, 255, 64]
