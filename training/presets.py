@@ -16,7 +16,9 @@ class TrainConfig:
     """What defines a run apart from its data and its budget. Pairs are (start, end) of a half cosine over the run.
 
     Networks: `system` names a classic one; without it, `base_size`, `widths` and what follows shape a style-residual
-    one. `mirror` shows every other real picture mirrored: more pictures, where left and right mean nothing. `augment`
+    one, and `half_resolution` adds a second discriminator that sees halved pictures.
+
+    Data: `mirror` shows every other real picture mirrored: more pictures, where left and right mean nothing. `augment`
     names augmentations of what the discriminator sees, with commas; "auto" chooses by the number of pictures, "none".
 
     Objective: `loss`, a key of `LOSSES`; `gamma` / 2 times the squared gradients at real (`r1`) and generated (`r2`)
@@ -33,6 +35,7 @@ class TrainConfig:
     w_dim: int = 128
     system: System | None = None
     dropout: bool = True
+    half_resolution: bool = False
     batch_size: int = 64
     loss: str = "rpgan"
     gamma: tuple[float, float] = (8.0, 0.8)
@@ -196,6 +199,8 @@ def preset(name: str, *, modern: bool = False, **changes: Any) -> TrainConfig:
         raise TrainingError(f"seed {config.seed} is not in 0..2**32 - 1")
     if config.loss not in LOSSES:
         raise TrainingError(f"unknown loss {config.loss!r}; known: {', '.join(LOSSES)}")
+    if config.half_resolution and (config.system is not None or len(config.widths) < 2):
+        raise TrainingError(f"preset {name} takes no second discriminator at half resolution")
     unknown = set(config.augmentations(0)) - AUGMENTATIONS.keys()
     if unknown:
         raise TrainingError(f"unknown augmentation {', '.join(sorted(unknown))}; known: {', '.join(AUGMENTATIONS)}")

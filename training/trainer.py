@@ -17,8 +17,9 @@ from training.distributed import Group
 from training.ema import copy_for_ema, measure_batch_norms, update_ema
 from training.errors import DivergedError, TrainingError
 from training.losses import LOSSES, gradient_penalty, unit_gradient_penalty
-from training.networks.families import GeneratorNetwork, build_discriminator, build_generator
+from training.networks.families import GeneratorNetwork, TwoResolutions, build_discriminator, build_generator
 from training.networks.spectral import add_spectral_norms, update_spectral_norms
+from training.networks.style_residual import StyleResidualConfig
 from training.parallel import ShardPool, set_mean_gradients
 from training.presets import TrainConfig
 
@@ -102,7 +103,10 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             self.generator = build_generator(self.network)
-            self.discriminator = build_discriminator(self.network)
+            if self.config.half_resolution and isinstance(self.network, StyleResidualConfig):
+                self.discriminator: nn.Module = TwoResolutions(self.network)
+            else:
+                self.discriminator = build_discriminator(self.network)
             if self.config.spectral:
                 add_spectral_norms(self.discriminator)
         for network in (self.generator, self.discriminator):

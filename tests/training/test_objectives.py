@@ -25,6 +25,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "kernels": {"l1": 1e-6, "l2": 1e-4},
     "mse": {"loss": "lsgan", "mse": 1e-4},
     "mirror": {"mirror": True},
+    "half-resolution": {"half_resolution": True},
     "augment": {"augment": "translation,cutout,colour"},
     "classic": {"system": "mlp-bn", "loss": "bce", "gamma": (0.0, 0.0), "label_warmup": 0.0},
 }
@@ -156,6 +157,7 @@ def test_modern_objective_is_the_same_for_every_preset(name: str) -> None:
         ({"loss": "wasserstein"}, "unknown loss 'wasserstein'; known: bce, lsgan, hinge, wgan, rpgan"),
         ({"gamma": (1.0, -1.0)}, "gamma -1.0"),
         ({"gp": float("nan")}, "gp nan"),
+        ({"half_resolution": True, "widths": (16,)}, "no second discriminator"),
         ({"augment": "cutout,rotate"}, "unknown augmentation rotate; known: translation, cutout, colour"),
         ({"learning_rate": (0.0, 1e-4)}, "learning rate"),
     ],

@@ -118,13 +118,16 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--l1", type=float, help="weight of the kernels' absolute values")
     group.add_argument("--l2", type=float, help="weight of the kernels' squares")
     group.add_argument("--mse", type=float, help="weight of the distance to the real picture that is paired with it")
+    group.add_argument(
+        "--half-resolution", action=argparse.BooleanOptionalAction, help="a second discriminator for halved pictures"
+    )
     group.add_argument("--augment", metavar="NAMES", help="auto, none, or some of translation,cutout,colour")
     group.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="show every other picture mirrored")
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     names = ("batch_size", "loss", "learning_rate", "gamma", "r1", "r2", "gp", "spectral", "l1", "l2", "mse")
-    return {name: getattr(options, name) for name in (*names, "augment", "mirror")}
+    return {name: getattr(options, name) for name in (*names, "half_resolution", "augment", "mirror")}
 
 
 def pair(text: str) -> tuple[float, float]:

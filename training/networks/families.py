@@ -1,9 +1,10 @@
 """The families of networks: which classes an architecture stands for, by the name that a bundle carries."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.networks.classic import ClassicConfig, ClassicDiscriminator, ClassicGenerator
 from training.networks.style_residual import Discriminator, Generator, StyleResidualConfig
@@ -54,6 +55,28 @@ def build_generator(architecture: Architecture) -> nn.Module:
 def build_discriminator(architecture: Architecture) -> nn.Module:
     """Return a discriminator of that shape, with fresh weights."""
     return FAMILIES[family_name(architecture)].discriminator(architecture)
+
+
+class TwoResolutions(nn.Module):
+    """A discriminator beside another one that sees pictures of half the size; the logits are summed.
+
+    The smaller one judges the whole, the larger one the detail (Wang et al. 2018, "High-Resolution Image Synthesis and
+    Semantic Manipulation with Conditional GANs", arXiv:1711.11585, section 3.2).
+
+    Args:
+        architecture: Of the full resolution, with at least two stages.
+    """
+
+    def __init__(self, architecture: StyleResidualConfig) -> None:
+        super().__init__()
+        self.fine = Discriminator(architecture)
+        self.coarse = Discriminator(replace(architecture, widths=architecture.widths[:-1]))
+
+    def forward(self, images: Tensor, label: Tensor, label_weight: float = 1.0) -> Tensor:
+        """Return logits, float32 (N,), of images, float (N, C, H, W) in [-1, 1], and labels, int64 (N,)."""
+        halved = self.coarse(functional.avg_pool2d(images, 2), label, label_weight)
+        both: Tensor = self.fine(images, label, label_weight) + halved
+        return both
 
 
 def to_dict(architecture: Architecture) -> dict[str, Any]:
