@@ -111,6 +111,13 @@ def _classic(name: str, system: System, **changes: Any) -> TrainConfig:
     return replace(common, **changes)
 
 
+def _product_cpu(name: str, widths: tuple[int, ...], gamma: tuple[float, float]) -> TrainConfig:
+    """Return a style-residual system that two cores can train on coloured or transparent pictures."""
+    return TrainConfig(
+        name, base_size=4, widths=widths, batch_size=32, learning_rate=(5e-4, 5e-5), gamma=gamma, mirror=True
+    )
+
+
 PRESETS = {
     config.preset: config
     for config in (
@@ -122,16 +129,10 @@ PRESETS = {
         # Measured on Fashion-MNIST: FCD 0.40 after 570k images; a learning rate of 2e-3 dies within 400 steps.
         TrainConfig("fashion28", base_size=7, widths=(96, 64)),
         # With gamma 10 and a learning rate of 1e-3 the discriminator ran away on RGBA (logit gap 3 after 12k images).
-        TrainConfig(
-            "product64-cpu",
-            base_size=4,
-            widths=(160, 112, 64, 32),
-            batch_size=32,
-            learning_rate=(5e-4, 5e-5),
-            gamma=(30.0, 3.0),
-            mirror=True,
-        ),
-        # Not run yet: published settings for 64 and 128 pixels on a GPU.
+        _product_cpu("product64-cpu", (160, 112, 64, 32), gamma=(30.0, 3.0)),
+        # Not run yet: the same for other sizes, and published settings for 64 and 128 pixels on a GPU.
+        _product_cpu("product32-cpu", (160, 112, 64), gamma=(15.0, 1.5)),
+        _product_cpu("product128-cpu", (160, 112, 64, 32, 16), gamma=(60.0, 6.0)),
         TrainConfig(
             "product64",
             base_size=4,
@@ -154,6 +155,30 @@ PRESETS = {
         ),
     )
 }
+
+
+def suited_to(size: tuple[int, int, int], device: str) -> str:
+    """Return the name of the preset for pictures of a size.
+
+    Args:
+        size: Height, width and channels.
+        device: "cpu" or "cuda".
+
+    Returns:
+        A key of `PRESETS`.
+
+    Raises:
+        TrainingError: If no preset makes pictures of that size.
+    """
+    height, width, _ = size
+    sides = {"fashion28": 28, "product32-cpu": 32, "product64-cpu": 64, "product128-cpu": 128}
+    if device == "cuda":
+        sides = {"fashion28": 28, "product32-cpu": 32, "product64": 64, "product128": 128}
+    for name, side in sides.items():
+        if (height, width) == (side, side):
+            return name
+    known = ", ".join(map(str, sides.values()))
+    raise TrainingError(f"no preset makes pictures of {width}x{height}; prepare them with --size and one of {known}")
 
 
 def modernised(config: TrainConfig) -> TrainConfig:

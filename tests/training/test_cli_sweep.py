@@ -1,5 +1,6 @@
 """The commands that help to choose: `presets` and `sweep`."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,4 +52,9 @@ def test_sweep_ranks_and_prints_the_command(
         "rate-1e-09_gamma-2",
     ]
     (best,) = (line for line in text.splitlines() if line.startswith("the best: "))
-    assert "--preset tiny --learning-rate 0.001:0.001 --gamma 2:0.2 --minutes 60" in best
+    first_row = next(line for line in text.splitlines() if line.count("│") == 4)
+    rate = first_row.split("│")[2].strip()
+    assert f"--preset tiny --learning-rate {rate} --gamma 2:0.2 --minutes 60" in best
+    figures = [float(found) for found in re.findall(r"│ +(\d+\.\d+) +│", text)]
+    assert len(figures) == 2
+    assert figures == sorted(figures)

@@ -15,7 +15,7 @@ from training.cli.train import pair, usable_threads
 from training.errors import DivergedError, TrainingError
 from training.evaluate import evaluators
 from training.loop import Budget, Run
-from training.presets import PRESETS, preset
+from training.presets import PRESETS, preset, suited_to
 from training.progress import StatusLine
 from training.trainer import Trainer
 
@@ -28,7 +28,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser = subparsers.add_parser("sweep", help="try learning rates and gammas in short runs")
     parser.add_argument("data", type=Path, help="file made by 'prepare'")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
-    parser.add_argument("--preset", default="fashion28", choices=sorted(PRESETS))
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="default: by the pictures' size")
     parser.add_argument("--modern", action="store_true", help="the preset's networks with the modern loss")
     parser.add_argument("--minutes", type=float, default=3.0, help="for each run (default 3)")
     parser.add_argument("--learning-rate", type=pair, nargs="+", metavar="START[:END]", help="default: x0.5, x1, x2")
@@ -40,11 +40,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
 def run(options: argparse.Namespace) -> None:
     """Run every combination, rank them, and print the command for the best."""
     data = datasets.load(options.data)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options.preset = options.preset or suited_to(data.size, device)
     base = preset(options.preset, modern=options.modern)
     rates: list[Pair] = options.learning_rate or _around(base.learning_rate, (0.5, 1.0, 2.0))
     gammas: list[Pair] = options.gamma or (_around(base.gamma, (0.3, 1.0, 3.0)) if base.gamma[0] else [base.gamma])
     threads = options.threads or usable_threads(base.batch_size)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     console = Console(markup=False, emoji=False, highlight=False)
     judge = evaluators(data, options.data, lambda text: console.print(text, soft_wrap=True))[0]
     count = len(rates) * len(gammas)

@@ -20,7 +20,7 @@ from training.errors import TrainingError
 from training.files import replacing
 from training.loop import Budget, Run
 from training.losses import LOSSES
-from training.presets import PRESETS, TrainConfig, preset
+from training.presets import PRESETS, TrainConfig, preset, suited_to
 from training.progress import StatusLine, duration
 from training.trainer import Trainer
 
@@ -30,7 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser = subparsers.add_parser("train", help="train a generator; the same command again resumes it")
     parser.add_argument("data", type=Path, help="file made by 'prepare'")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--preset", default="fashion28", choices=sorted(PRESETS))
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="default: by the pictures' size; see 'presets'")
     parser.add_argument("--minutes", type=float, help="budget in minutes; all schedules stretch to it (default 30)")
     parser.add_argument("--kimg", type=float, help="budget in thousands of images instead: exactly repeatable")
     parser.add_argument("--seed", type=int, default=0)
@@ -51,10 +51,11 @@ def run(options: argparse.Namespace) -> None:
         options.minutes = 30.0
     budget = Budget(options.minutes, options.kimg)
     data = datasets.load(options.data)
-    config = preset(options.preset, modern=options.modern, seed=options.seed, **_settings(options))
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("--device cuda: torch finds no CUDA device on this machine")
+    name = options.preset or suited_to(data.size, device)
+    config = preset(name, modern=options.modern, seed=options.seed, **_settings(options))
     with joined(torch.device(device)) as group:
         _train(options, budget, data, config, group)
 
