@@ -1,10 +1,13 @@
-"""Alpha for pictures that have none: a plain background, found from the border, becomes transparent."""
+"""Alpha for pictures that have none: a plain background, known by the border's colour, becomes transparent."""
+
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 TOLERANCE = 24  # grey levels from the background's colour that JPEG and its shadows reach
 
 
@@ -25,10 +28,39 @@ def from_border(pixels: Pixels, tolerance: int = TOLERANCE) -> Pixels:
 
     Porter and Duff 1984, "Compositing digital images", doi:10.1145/800031.808606.
     """
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    colour = np.median(border, axis=0)
-    distance = np.abs(pixels - colour).max(axis=2)
-    background = connected_to_border(distance <= tolerance)
+    colour, distance = _from_background(pixels)
+    return _cut(pixels, colour, distance, connected_to_border(distance <= tolerance))
+
+
+def from_threshold(pixels: Pixels, tolerance: int = TOLERANCE) -> Pixels:
+    """Return a picture with all that has the border's colour made transparent, inside the object too.
+
+    As `from_border`, but a hole through the object, which the border does not reach, becomes transparent, and so does
+    a spot of the background's colour.
+
+    Args:
+        pixels: RGB, uint8 (H, W, 3).
+        tolerance: In grey levels, of the channel that differs most.
+
+    Returns:
+        RGBA with straight alpha, uint8 (H, W, 4); zeros where it is transparent.
+    """
+    colour, distance = _from_background(pixels)
+    return _cut(pixels, colour, distance, distance <= tolerance)
+
+
+def border_colour(pixels: Pixels) -> Floats:
+    """Return the median colour of the outermost pixels, float64 (C,), of `pixels`, uint8 (H, W, C) or (H, W)."""
+    rows = pixels.reshape(*pixels.shape[:2], -1)
+    return cast(Floats, np.median(np.concatenate([rows[0], rows[-1], rows[:, 0], rows[:, -1]]), axis=0))
+
+
+def _from_background(pixels: Pixels) -> tuple[Floats, Floats]:
+    colour = border_colour(pixels)
+    return colour, np.abs(pixels - colour).max(axis=2)
+
+
+def _cut(pixels: Pixels, colour: Floats, distance: Floats, background: Mask) -> Pixels:
     inside = ~background
     core = inside & ~_grown(_grown(background))
     beyond_edge, anywhere = (_neighbours(np.where(part, distance, 0.0)).max(axis=0) for part in (core, inside))
@@ -64,7 +96,7 @@ def _grown(mask: Mask) -> Mask:
     return grown
 
 
-def _neighbours(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _neighbours(values: Floats) -> Floats:
     """Return every pixel's 5x5 neighbourhood, (25, H, W), zeros beyond the border."""
     height, width = values.shape
     padded = np.pad(values, 2)

@@ -27,6 +27,9 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def generator() -> torch.Generator:
     """Return this thread's generator.
 
+    Returns:
+        What the innermost open `seeded` block has seeded.
+
     Raises:
         RuntimeError: If no `seeded` block is open in this thread.
     """

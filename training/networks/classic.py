@@ -64,7 +64,12 @@ class ClassicGenerator(nn.Module):
         _initialise(self)
 
     def mapping(self, z: Tensor, label: Tensor, label_weight: float = 1.0) -> Tensor:
-        """Return `z`, float32 (N, z_dim), with the one-hot `label`, int64 (N,), times its weight beside it.
+        """Return the latent with the one-hot label beside it.
+
+        Args:
+            z: float32 (N, z_dim), standard normal.
+            label: Class per row, int64 (N,).
+            label_weight: Strength of the label, in [0, 1].
 
         Returns:
             float32 (N, 1, w_dim).

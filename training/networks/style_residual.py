@@ -100,9 +100,12 @@ class Generator(nn.Module):
         return w.unsqueeze(1).expand(-1, self.num_ws, -1)
 
     def synthesis(self, w: Tensor) -> Tensor:
-        """Return images for styles `w`, float32 (N, num_ws, w_dim).
+        """Return images for styles.
 
         Greys and transparent pictures lie at the ends of the range, and are bounded by tanh; photographs do not.
+
+        Args:
+            w: float32 (N, num_ws, w_dim).
 
         Returns:
             Images, float32 (N, C, H, W), in [-1, 1]; with three channels about so.

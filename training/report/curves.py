@@ -29,11 +29,14 @@ class Chart:
 
 
 def chart(title: str, lines: Sequence[Line]) -> Chart | None:
-    """Return a chart of curves, or `None` if they have no finite point.
+    """Return a chart of curves.
 
     Args:
         title: What is drawn.
         lines: Curves; long ones are thinned by means over equal pieces, what is not finite is left out.
+
+    Returns:
+        The chart, or `None` if the curves have no finite point.
     """
     thinned = [(line.name, _thinned(line.points)) for line in lines]
     points = [point for _, part in thinned for point in part]
