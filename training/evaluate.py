@@ -12,22 +12,39 @@ from training.errors import TrainingError
 from training.files import replacing
 from training.generators import SCORES_NAME, Trained, from_snapshot, sample, snapshots
 from training.manifest import MetricEntry
+from training.metrics import cas
+from training.metrics.cas import Cas
 from training.metrics.evaluation import Evaluation, Evaluator
-from training.metrics.features import load_or_train
+from training.metrics.feature_store import load_or_train
+from training.metrics.memorisation import Memorisation
 from training.networks.families import Architecture
 
 FEATURE_EPOCHS, MAX_FEATURE_EPOCHS = 3, 30
 FEATURE_IMAGES = 180_000  # three epochs of 60,000; a small set is shown more often, so that its space is worth the name
 FEATURE_SEEDS = (0, 1)  # two independently trained feature networks must agree in order
+CAS_SPACE = "samples-cnn/1"  # the classifier trained on samples; its digest is the entry's
+PIXEL_SPACE = ("pixels/1", "")  # root mean square difference in grey levels; no network, so no digest
+_SMALL = 0.01
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A generator with its evaluations, one per feature network; the first one's figures are the ones to quote."""
+    """A generator with all that was measured of it.
+
+    Attributes:
+        trained: The generator.
+        evaluations: One per feature network. The first one's figures are the ones to quote; the others are quick.
+        memorisation: How near its samples are to training pictures.
+        cas: A classifier trained on samples and one trained on as many training pictures; `None` without labels.
+        notes: What was left out, and why; and what the samples look memorised by, if they do.
+    """
 
     trained: Trained
     evaluations: tuple[Evaluation, ...]
+    memorisation: Memorisation
+    cas: tuple[Cas, Cas] | None
+    notes: tuple[str, ...]
 
     def metrics(self) -> list[MetricEntry]:
         """Return every figure as an entry for a manifest; the second network's FCD as `fcd_2`."""
@@ -36,19 +53,39 @@ class Judgement:
             for metric in evaluation.metrics:
                 if number > 1 and metric.name != "fcd":
                     continue
-                entries.append(
-                    MetricEntry(
-                        name=metric.name if number == 1 else f"{metric.name}_{number}",
-                        value=round(metric.value, 4),
-                        floor=round(metric.floor, 4),
-                        n_real=metric.n_real,
-                        n_fake=metric.n_fake,
-                        n_floor=metric.n_floor,
-                        feature_space=evaluation.feature_space,
-                        feature_digest=evaluation.feature_digest,
-                    )
-                )
+                name = metric.name if number == 1 else f"{metric.name}_{number}"
+                counts = (metric.n_real, metric.n_fake, metric.n_floor)
+                space = (evaluation.feature_space, evaluation.feature_digest)
+                entries.append(_entry(name, metric.value, metric.floor, counts, space))
+        if self.cas:
+            on_samples, on_real = self.cas
+            counts = (on_samples.n_holdout, on_samples.num_images, on_real.num_images)
+            entries.append(_entry("cas", on_samples.accuracy, on_real.accuracy, counts, (CAS_SPACE, on_samples.digest)))
+        screen, first = self.memorisation, self.evaluations[0]
+        for nearness in screen.nearness:
+            space = PIXEL_SPACE if nearness.space == "pixels" else (first.feature_space, first.feature_digest)
+            for name, (value, floor) in nearness.figures().items():
+                entries.append(_entry(name, value, floor, (screen.n_train, screen.n_fake, screen.n_holdout), space))
         return entries
+
+
+def _entry(name: str, value: float, floor: float, counts: tuple[int, int, int], space: tuple[str, str]) -> MetricEntry:
+    n_real, n_fake, n_floor = counts
+    return MetricEntry(
+        name=name,
+        value=_rounded(value),
+        floor=_rounded(floor),
+        n_real=n_real,
+        n_fake=n_fake,
+        n_floor=n_floor,
+        feature_space=space[0],
+        feature_digest=space[1],
+    )
+
+
+def _rounded(value: float) -> float:
+    """Return four decimals, and four digits where those would leave little: KID is of the order of 1e-4."""
+    return round(value, 4) if abs(value) >= _SMALL else float(f"{value:.4g}")
 
 
 def evaluators(data: PictureSet, data_path: Path, say: Say) -> list[Evaluator]:
@@ -75,7 +112,7 @@ def evaluators(data: PictureSet, data_path: Path, say: Say) -> list[Evaluator]:
             net = load_or_train(
                 path, train, holdout, data.num_classes, seed=seed, epochs=feature_epochs(len(data.train))
             )
-            made.append(Evaluator(net, train, holdout))
+            made.append(Evaluator(net, train, holdout, label_names=[label.name for label in data.labels]))
         except ValueError as error:
             raise TrainingError(f"{data_path} cannot be a yardstick: {error}") from error
     return made
@@ -86,25 +123,54 @@ def feature_epochs(num_pictures: int) -> int:
     return min(MAX_FEATURE_EPOCHS, max(FEATURE_EPOCHS, FEATURE_IMAGES // max(num_pictures, 1)))
 
 
-def judge(trained: Trained, judges: list[Evaluator], num_samples: int) -> Judgement:
-    """Measure fresh samples of a generator in every feature space.
+def judge(trained: Trained, judges: list[Evaluator], num_samples: int, data_path: Path, say: Say) -> Judgement:
+    """Measure fresh samples of a generator: in every feature space, by a classifier, and against the training pictures.
 
     Args:
         trained: The generator.
         judges: An evaluator per feature space.
         num_samples: How many samples.
+        data_path: File of the data; the classifier that is trained on real pictures is kept beside it.
+        say: Told what is done.
 
     Returns:
-        An evaluation per feature space.
+        All figures.
 
     Raises:
         TrainingError: If the samples are not of the size or the classes of the data.
     """
+    say(f"drawing {num_samples} samples and measuring them")
     images, labels = _samples(trained, num_samples)
+    first = judges[0]
     try:
-        return Judgement(trained, tuple(evaluator.score(images, labels) for evaluator in judges))
+        evaluations = tuple(evaluator.score(images, labels, quick=evaluator is not first) for evaluator in judges)
+        notes = list(evaluations[0].notes)
+        say("looking for the nearest training pictures")
+        memorisation = first.memorisation(images)
+        notes += [f"memorisation suspected: {reason}" for reason in memorisation.suspicions]
+        scores = _cas(first, images, labels, data_path, say)
     except ValueError as error:
         raise TrainingError(f"{trained.source} does not fit the data: {error}") from error
+    if scores is None:
+        notes.append("no classifier was trained on samples: the data has no labels")
+    return Judgement(trained, evaluations, memorisation, scores, tuple(notes))
+
+
+def _cas(
+    evaluator: Evaluator, images: torch.Tensor, labels: torch.Tensor, data_path: Path, say: Say
+) -> tuple[Cas, Cas] | None:
+    """Return the accuracies of classifiers trained on samples and on training pictures; `None` without labels."""
+    net, train, holdout = evaluator.net, evaluator.train, evaluator.holdout
+    if not net.labelled:
+        return None
+    spent = cas.plan(min(len(images), len(train[0])), *images.shape[1:3])
+    say(f"training a classifier on {spent.num_images} samples, {spent.epochs} epochs")
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: spent.num_images]
+    on_samples = cas.train_and_test((images[chosen], labels[chosen]), holdout, net.num_classes, spent.epochs)
+    path = data_path.with_suffix(".cas.safetensors")
+    if not path.exists():
+        say(f"training a classifier on as many training pictures (once, kept in {path})")
+    return on_samples, cas.real_floor(train, holdout, net.num_classes, spent, path)
 
 
 def best_snapshot(run: Path, network: Architecture, evaluator: Evaluator, num_samples: int, say: Say) -> Trained:

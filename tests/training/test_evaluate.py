@@ -24,7 +24,12 @@ from training.presets import PRESETS, TrainConfig
 from training.readers import RawData, RawSplit
 
 Output = pytest.CaptureFixture[str]
-METRICS = {"fcd", "accuracy", "precision", "recall", "density", "coverage", "fcd_2"}
+QUICK = {"fcd", "accuracy", "precision", "recall", "density", "coverage", "fcd_2", "kid", "kid_std", "cas"}
+NEAR = {f"{space}{mirrored}" for space in ("pixels", "features") for mirrored in ("", "_mirrored")}
+MEMORISATION = {f"nearest_{name}_{what}" for name in NEAR for what in ("median", "q01")} | {
+    f"ct_{name}" for name in NEAR
+}
+METRICS = QUICK | MEMORISATION
 SAMPLES = "120"
 
 
@@ -142,15 +147,59 @@ def test_every_figure_can_be_compared(tiny_set: PictureSet, tmp_path: Path) -> N
     """A figure comes with its real-against-real floor, its numbers of pictures and its feature space."""
     judges = evaluators(tiny_set, tmp_path / "tiny.safetensors", print)
     bundle = from_bundle(export_tiny_bundle(tmp_path / "models"))
-    entries = {entry.name: entry for entry in judge(bundle, judges, 150).metrics()}
+    judgement = judge(bundle, judges, 150, tmp_path / "tiny.safetensors", print)
+    entries = {entry.name: entry for entry in judgement.metrics()}
 
     assert set(entries) == METRICS
+    cas = entries.pop("cas")
+    assert (cas.n_real, cas.n_fake, cas.n_floor, cas.feature_space) == (12, 48, 48, "samples-cnn/1")
+    assert cas.value < cas.floor
     assert {entry.n_fake for entry in entries.values()} == {150}
     assert {entry.n_floor for entry in entries.values()} == {12}
+    assert entries["nearest_pixels_median"].feature_space == "pixels/1"
+    assert entries["nearest_features_median"].feature_digest == entries["fcd"].feature_digest
+    assert judgement.notes[0].startswith("FCD by class covers 0 of 3 classes: the others have fewer than 129 pictures")
     assert entries["fcd"].n_real == 48
     assert entries["fcd"].floor < entries["fcd"].value
     assert entries["fcd"].feature_space == "labels-cnn/1"
     assert entries["fcd"].feature_digest != entries["fcd_2"].feature_digest
+
+
+def test_closest_pairs_of_a_run_are_shown(run_folder: Path, tiny_set: PictureSet, capsys: Output) -> None:
+    """16 samples, each beside a training picture, four pairs in a row; the verdict is printed and kept."""
+    assert command("evaluate", run_folder, "--samples", SAMPLES) == 0
+
+    with Image.open(run_folder / "memorisation.png") as image:
+        assert image.size == (8 * 16 * 7, 4 * 16 * 7)
+        shown = np.asarray(image)[::7, ::7]
+    originals = {picture.numpy().tobytes() for split in (tiny_set.train.images,) for picture in split}
+    originals |= {picture.numpy().tobytes() for picture in tiny_set.train.images.flip(2)}
+    beside = [shown[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] for row in range(4) for column in (1, 3)]
+    assert {np.ascontiguousarray(picture).tobytes() for picture in beside} <= originals
+    assert read(run_folder / "evaluation.json")["memorisation_suspected"] is False
+    assert "no sign of memorisation" in capsys.readouterr().out
+
+
+def test_data_without_labels_has_no_figures_of_classes(tiny_raw: RawData, tiny_copy: Path, tmp_path: Path) -> None:
+    """What cannot be measured without labels is left out, with the reason."""
+    path = tmp_path / "plain.safetensors"
+    splits = (RawSplit(split.images, split.labels * 0) for split in (tiny_raw.train, tiny_raw.holdout))
+    data = pack(RawData(*splits, []), path, name="plain", labels=[], licence="none")
+    judgement = judge(from_bundle(tiny_copy), evaluators(data, path, print), 120, path, print)
+
+    assert {entry.name for entry in judgement.metrics()} == METRICS - {"accuracy", "cas"}
+    assert judgement.notes == (
+        "no FCD by class and no accuracy: the data has no labels",
+        "no classifier was trained on samples: the data has no labels",
+    )
+
+
+def test_small_figures_keep_their_digits(tiny_set: PictureSet, tiny_copy: Path, tmp_path: Path) -> None:
+    """KID is of the order of 1e-4, which four decimals would swallow."""
+    path = tmp_path / "tiny.safetensors"
+    judgement = judge(from_bundle(tiny_copy), evaluators(tiny_set, path, print), 120, path, print)
+    kid = judgement.evaluations[0].metric("kid").floor
+    assert next(entry for entry in judgement.metrics() if entry.name == "kid").floor == pytest.approx(kid, rel=1e-3)
 
 
 def test_bundle_is_evaluated_against_given_data(

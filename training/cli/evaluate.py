@@ -15,8 +15,11 @@ from training.evaluate import Judgement, best_snapshot, evaluators, judge
 from training.files import replacing
 from training.generators import from_bundle, run_facts
 from training.presets import config_of
+from training.progress import save_grid
 
 EVALUATION_NAME = "evaluation.json"
+PAIRS_NAME = "memorisation.png"
+_PAIRS_PER_ROW = 4
 DEFAULT_SAMPLES = 10_000
 
 
@@ -51,10 +54,11 @@ def run(options: argparse.Namespace) -> None:
         trained = best_snapshot(options.source, network, judges[0], options.samples, say)
     else:
         trained = from_bundle(options.source)
-    judgement = judge(trained, judges, options.samples)
+    judgement = judge(trained, judges, options.samples, data_path, say)
     _print(console, judgement, data)
     if is_run:
         _keep(options.source, judgement)
+        say(f"closest pairs, sample beside training picture: {options.source / PAIRS_NAME}")
         say(f"next: python -m training export {options.source} --name NAME --version 1")
 
 
@@ -65,19 +69,31 @@ def _print(console: Console, judgement: Judgement, data: PictureSet) -> None:
     table = Table("metric", "value", "floor", "n real", "n samples", "n floor", title=title)
     for entry in judgement.metrics():
         numbers = (entry.n_real, entry.n_fake, entry.n_floor)
-        table.add_row(entry.name, f"{entry.value:.3f}", f"{entry.floor:.3f}", *map(str, numbers))
+        table.add_row(entry.name, _shown(entry.value), _shown(entry.floor), *map(str, numbers))
     console.print(table)
     console.print("floor: real against real, hold-out pictures in place of samples", highlight=False, soft_wrap=True)
     for evaluation in judgement.evaluations:
         text = f"feature space {evaluation.feature_space} {evaluation.feature_digest[:16]}, k = {first.k}"
         console.print(text, highlight=False, soft_wrap=True)
+    for note in judgement.notes:
+        console.print(note, highlight=False, soft_wrap=True)
+    if not judgement.memorisation.suspicions:
+        console.print("no sign of memorisation", highlight=False, soft_wrap=True)
+
+
+def _shown(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2e}"
 
 
 def _keep(folder: Path, judgement: Judgement) -> None:
     kept = {
         "snapshot": judgement.trained.source.name,
         "metrics": [entry.model_dump() for entry in judgement.metrics()],
+        "notes": list(judgement.notes),
+        "memorisation_suspected": bool(judgement.memorisation.suspicions),
     }
+    pairs = judgement.memorisation.pairs
+    save_grid(folder / PAIRS_NAME, pairs.flatten(0, 1), 2 * _PAIRS_PER_ROW, zoom=max(1, 112 // pairs.shape[2]))
     with replacing(folder / EVALUATION_NAME) as beside:
         beside.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
