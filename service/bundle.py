@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from torch import Tensor
 
 from service.operators import forbidden_operators, repacked
 
 MANIFEST_NAME, GENERATOR_NAME = "manifest.json", "generator.pt"
+DISCRIMINATOR_NAME, DIRECTIONS_NAME = "discriminator.pt", "directions.safetensors"
 MAX_MANIFEST_BYTES = 1 << 20
 GOLDEN_SIZE = 16
 
@@ -60,6 +61,32 @@ class Golden(_Part):
     tolerance: int = Field(ge=0, le=255)
 
 
+class LabelScores(_Part):
+    """A label's quantiles of the discriminator's score, ascending; none on hold-out pictures where there are none."""
+
+    n_holdout: int = Field(ge=0)
+    holdout: tuple[FiniteFloat, ...]
+    n_samples: int = Field(ge=0)
+    samples: tuple[FiniteFloat, ...]
+
+
+class DiscriminatorEntry(_Part):
+    """How `discriminator.pt` scores, per label in the order of the labels, at `levels` of probability."""
+
+    levels: tuple[float, ...] = Field(min_length=1)
+    labels: tuple[LabelScores, ...] = Field(min_length=1)
+
+
+class DirectionEntry(_Part):
+    """A direction of `directions.safetensors`: pictures of w + t * direction change with t, inside the range."""
+
+    name: str = Field(pattern="^[a-z][a-z0-9-]{0,62}$")
+    kind: Literal["named", "closed-form"]
+    range: tuple[FiniteFloat, FiniteFloat]
+    strength: float | None = Field(ge=-1, le=1)
+    effect: FiniteFloat
+
+
 class Manifest(_Part):
     """The reader's side of `manifest.json` (docs/bundle.md)."""
 
@@ -78,8 +105,8 @@ class Manifest(_Part):
     rng: Literal["philox-bm-1"]
     defaults: Defaults
     golden: tuple[Golden, ...] = Field(min_length=1)
-    discriminator: dict[str, Any] | None = None
-    directions: tuple[dict[str, Any], ...] = ()
+    discriminator: DiscriminatorEntry | None = None
+    directions: tuple[DirectionEntry, ...] = ()
     metrics: tuple[dict[str, Any], ...] = ()
     training: dict[str, Any]
     intended_use: str
@@ -97,7 +124,29 @@ class Manifest(_Part):
                 raise ValueError(f"golden[{number}].thumbnail is not {GOLDEN_SIZE}x{GOLDEN_SIZE}x{self.channels} bytes")
         if self.defaults.label is not None and not 0 <= self.defaults.label < num_classes:
             raise ValueError(f"defaults.label {self.defaults.label} is not below {num_classes}")
+        if self.discriminator is not None:
+            self._check_discriminator(self.discriminator, num_classes)
+        self._check_directions()
         return self
+
+    def _check_discriminator(self, entry: DiscriminatorEntry, num_classes: int) -> None:
+        if DISCRIMINATOR_NAME not in self.files:
+            raise ValueError(f"files does not list {DISCRIMINATOR_NAME}")
+        if len(entry.labels) != num_classes:
+            raise ValueError(f"discriminator.labels has {len(entry.labels)} entries for {num_classes}")
+        for number, scores in enumerate(entry.labels):
+            for count, quantiles in ((scores.n_holdout, scores.holdout), (scores.n_samples, scores.samples)):
+                if len(quantiles) != (len(entry.levels) if count else 0) or list(quantiles) != sorted(quantiles):
+                    raise ValueError(f"discriminator.labels[{number}] has no ascending quantile for every level")
+
+    def _check_directions(self) -> None:
+        if self.directions and DIRECTIONS_NAME not in self.files:
+            raise ValueError(f"files does not list {DIRECTIONS_NAME}")
+        if len({direction.name for direction in self.directions}) < len(self.directions):
+            raise ValueError("directions has a name twice")
+        for direction in self.directions:
+            if not direction.range[0] <= 0 <= direction.range[1]:
+                raise ValueError(f"directions: the range {list(direction.range)} of {direction.name} is not around 0")
 
     @property
     def id(self) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.data import Label
+from training.data import Label, PictureSet, Split
 from training.export import BundleFacts, export_bundle
 from training.manifest import TrainingFacts
-from training.networks.style_residual import Generator, StyleResidualConfig
+from training.networks.families import Architecture, build_discriminator, build_generator
+from training.networks.layers import BatchNorm
+from training.networks.style_residual import Discriminator, Generator, StyleResidualConfig
 
 TINY_LABELS = (
     Label("Ankle boot", ("boot", "bootie")),
@@ -37,6 +39,39 @@ def tiny_generator(*, channels: int = 1, num_classes: int = 3, seed: int = 0) ->
             if name.endswith("conv_out.weight"):  # zero in a generator that has not been trained
                 nn.init.normal_(parameter, std=0.3)
     return generator.eval().requires_grad_(False)
+
+
+def tiny_discriminator(*, channels: int = 1, num_classes: int = 3, seed: int = 0) -> Discriminator:
+    """Return the opponent of `tiny_generator`, in evaluation mode, whose scores differ from picture to picture."""
+    config = StyleResidualConfig(channels, num_classes, base_size=4, widths=(16, 16), z_dim=8, w_dim=16)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Discriminator(config).eval().requires_grad_(False)
+
+
+def random_networks(architecture: Architecture, *, seed: int = 0) -> tuple[nn.Module, nn.Module]:
+    """Return generator and discriminator of any family, in evaluation mode, with statistics as after training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = build_generator(architecture), build_discriminator(architecture)
+        for module in networks[0].modules():
+            if isinstance(module, BatchNorm):
+                nn.init.normal_(module.mean, std=0.1)
+                nn.init.uniform_(module.variance, 0.5, 2.0)
+    return networks[0].eval().requires_grad_(False), networks[1].eval().requires_grad_(False)
+
+
+def tiny_pictures(*, channels: int = 1, num_classes: int = 3, count: int = 60, size: int = 16) -> PictureSet:
+    """Return a data set of noise, half as many held out as to train on; labels in turn."""
+    random = torch.Generator().manual_seed(7)
+    splits = [
+        Split(
+            torch.randint(0, 256, (number, size, size, channels), dtype=torch.uint8, generator=random),
+            torch.arange(number) % max(num_classes, 1),
+        )
+        for number in (count, count // 2)
+    ]
+    return PictureSet("noise", *splits, tiny_labels(num_classes), "CC0-1.0", "0" * 64)
 
 
 def tiny_facts(*, name: str, version: int, num_classes: int = 3) -> BundleFacts:

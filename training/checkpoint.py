@@ -3,11 +3,12 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import parametrize
 
 from training.errors import TrainingError
 from training.files import replacing
@@ -15,6 +16,7 @@ from training.presets import TrainConfig
 
 FORMAT = "vitrine-checkpoint/1"
 FILE_NAME = "checkpoint.pt"
+DISCRIMINATOR_PREFIX = "discriminator."  # in a snapshot; the generator's weights have no prefix
 
 
 def save(path: Path, state: dict[str, Any], *, config: TrainConfig, data_digest: str) -> None:
@@ -56,8 +58,38 @@ def load(path: Path, *, config: TrainConfig, data_digest: str) -> dict[str, Any]
     return dict(state)
 
 
-def save_snapshot(path: Path, generator_ema: nn.Module, details: dict[str, Any]) -> None:
-    """Write the averaged generator's weights as safetensors, with `details` as metadata."""
+def save_snapshot(
+    path: Path, generator_ema: nn.Module, details: dict[str, Any], discriminator: nn.Module | None = None
+) -> None:
+    """Write the averaged generator's weights as safetensors, and the discriminator's as it judges.
+
+    Args:
+        path: File to write, atomically.
+        generator_ema: Its weights keep their names.
+        details: Metadata, as JSON can hold it.
+        discriminator: Its weights get the prefix `DISCRIMINATOR_PREFIX`; what training put around them, spectral
+            norms, is worked in.
+    """
     tensors = {name: tensor.contiguous() for name, tensor in generator_ema.state_dict().items()}
+    if discriminator is not None:
+        state = _as_it_judges(discriminator)
+        tensors |= {DISCRIMINATOR_PREFIX + name: tensor.contiguous() for name, tensor in state.items()}
     with replacing(path) as beside:
         save_file(tensors, beside, {"details": json.dumps(details)})
+
+
+@torch.no_grad()
+def _as_it_judges(discriminator: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights that a discriminator computes with, under the names that they have without norms around them.
+
+    They are read off, not removed from a copy: a copy shares the class, from which removing takes the weight away.
+    """
+    state: dict[str, torch.Tensor] = dict(discriminator.state_dict())
+    for name, module in discriminator.named_modules():
+        if parametrize.is_parametrized(module):
+            prefix = f"{name}." if name else ""
+            state = {key: value for key, value in state.items() if not key.startswith(f"{prefix}parametrizations.")}
+            state |= {
+                prefix + tensor: getattr(module, tensor) for tensor in cast("nn.ModuleDict", module.parametrizations)
+            }
+    return state

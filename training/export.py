@@ -1,10 +1,11 @@
-"""EMA generator -> bundle; the only `torch.jit.save`.
+"""EMA generator and its discriminator -> bundle; the only `torch.jit.save`.
 
-The exported module is the whole function: latents in, uint8 pixels out. Scaling to 0..255 happens in it, so the service
-never hears of [-1, 1].
+The exported modules are whole functions: latents in, uint8 pixels out, and uint8 pixels in, scores out. Scaling between
+0..255 and [-1, 1] happens in them, so the service never hears of [-1, 1].
 """
 
 import base64
+import copy
 import json
 import os
 import shutil
@@ -20,13 +21,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.data import Label, to_uint8
+from training.calibration import calibrate
+from training.data import Label, PictureSet, to_float, to_uint8
+from training.directions import write_directions
 from training.errors import TrainingError
 from training.files import sha256_of
 from training.latents import RNG_NAME, latents
 from training.manifest import (
     SCHEMA_VERSION,
     Defaults,
+    DirectionEntry,
+    DiscriminatorEntry,
     FileEntry,
     Golden,
     LabelEntry,
@@ -35,6 +40,7 @@ from training.manifest import (
     TrainingFacts,
 )
 from training.networks.families import Architecture, GeneratorNetwork, to_dict
+from training.networks.layers import Dropout
 from training.progress import save_grid
 
 W_AVG_LATENTS = 4096  # per label: the mean of w is then known to a 64th of its deviation
@@ -42,6 +48,7 @@ GOLDEN_SEEDS = (1, 2, 3, 4)
 GOLDEN_SIZE = 16
 GOLDEN_TOLERANCE = 6  # grey levels; another machine's float32 and bfloat16 stay well inside
 SAMPLE_COLUMNS = 10
+SAMPLES_AT_ONCE = 60
 
 
 class ExportedGenerator(nn.Module):
@@ -76,6 +83,33 @@ class ExportedGenerator(nn.Module):
         return self.synthesis(w)
 
 
+class ExportedDiscriminator(nn.Module):
+    """The bundle's discriminator: `score`, usable from TorchScript.
+
+    Args:
+        discriminator: A discriminator of any family, with plain weights; its dropout, which serves training, is left
+            out of the copy that this module keeps.
+    """
+
+    def __init__(self, discriminator: nn.Module) -> None:
+        super().__init__()
+        network = copy.deepcopy(discriminator)
+        for name, module in list(network.named_modules()):
+            if isinstance(module, Dropout):
+                network.set_submodule(name, nn.Identity())
+        self.discriminator = network
+
+    @torch.jit.export
+    def score(self, pixels: Tensor, label: Tensor) -> Tensor:
+        """Return scores, float32 (N,), higher is more real, of pixels, uint8 (N, H, W, C), and labels, int64 (N,)."""
+        scores: Tensor = self.discriminator(to_float(pixels), label)
+        return scores
+
+    def forward(self, pixels: Tensor, label: Tensor) -> Tensor:
+        """Return what `score` returns."""
+        return self.score(pixels, label)
+
+
 @torch.inference_mode()
 def mean_styles(module: nn.Module) -> Tensor:
     """Return the mean of w per label over fixed latents, float32 (max(num_classes, 1), num_ws, w_dim).
@@ -104,21 +138,33 @@ class BundleFacts:
     licence: str
 
 
-def export_bundle(generator: nn.Module, facts: BundleFacts, models_dir: Path) -> Path:
+def export_bundle(
+    generator: nn.Module,
+    facts: BundleFacts,
+    models_dir: Path,
+    *,
+    discriminator: nn.Module | None = None,
+    data: PictureSet | None = None,
+) -> Path:
     """Write a bundle to `models_dir/<name>/<version>/`; it appears whole or not at all.
 
     Args:
         generator: The averaged generator, on the CPU.
         facts: The manifest's further content.
         models_dir: The models folder.
+        discriminator: Its opponent, on the CPU, if it is to be exported; needs `data`.
+        data: What both were trained on, against which directions and scores are measured; without it the bundle has
+            neither.
 
     Returns:
         The bundle's folder.
 
     Raises:
-        TrainingError: If that version exists, there are other labels than classes, or the exported module does not
-            give the generator's pictures.
+        TrainingError: If that version exists, there are other labels than classes, a discriminator comes without data,
+            or an exported module does not give what it was made from.
     """
+    if discriminator is not None and data is None:
+        raise TrainingError("a discriminator is exported with its scores on hold-out pictures, and no data was given")
     network = cast("GeneratorNetwork", generator).config
     if len(facts.labels) != network.num_classes:
         raise TrainingError(f"{len(facts.labels)} labels were given for {network.num_classes} classes")
@@ -129,10 +175,15 @@ def export_bundle(generator: nn.Module, facts: BundleFacts, models_dir: Path) ->
     beside.mkdir(parents=True)
     try:
         module = ExportedGenerator(generator, mean_styles(generator)).eval().requires_grad_(False)
-        _write_module(module, beside / "generator.pt")
+        _write_module(module, beside / "generator.pt", _inputs(module, [0, 1], [0, 0]))
         _write_durable_form(module, network, beside)
         _write_samples(module, beside / "samples.png")
-        _write_manifest(module, network, facts, beside)
+        judged, directions = None, list[DirectionEntry]()
+        if data is not None:
+            directions = write_directions(generator, data, beside / "directions.safetensors")
+            if discriminator is not None:
+                judged = _write_discriminator(generator, discriminator, data, beside / "discriminator.pt")
+        _write_manifest(module, facts, judged, directions, beside)
         for file in beside.iterdir():
             file.chmod(0o644)  # safetensors writes files that only their owner can read
         for path in (*beside.iterdir(), beside):
@@ -145,15 +196,24 @@ def export_bundle(generator: nn.Module, facts: BundleFacts, models_dir: Path) ->
     return target
 
 
-def _write_module(module: ExportedGenerator, path: Path) -> None:
+def _write_module(module: nn.Module, path: Path, inputs: tuple[Tensor, ...]) -> None:
+    """Write a module as TorchScript, and compare what it gives for `inputs`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
         torch.jit.save(torch.jit.script(module), str(path))
         loaded = torch.jit.load(str(path))
-    inputs = _inputs(module, [0, 1], [0, 0])
     with torch.inference_mode():
         if not torch.equal(loaded(*inputs), module(*inputs)):
-            raise TrainingError(f"{path.name} does not reproduce the generator it was made from")
+            raise TrainingError(f"{path.name} does not reproduce the network it was made from")
+
+
+def _write_discriminator(
+    generator: nn.Module, discriminator: nn.Module, data: PictureSet, path: Path
+) -> DiscriminatorEntry:
+    """Write the discriminator, and return how it scores."""
+    module = ExportedDiscriminator(discriminator).eval().requires_grad_(False)
+    _write_module(module, path, (data.train.images[:2], data.train.labels[:2]))
+    return calibrate(module, generator, data)
 
 
 def _write_durable_form(module: ExportedGenerator, network: Architecture, folder: Path) -> None:
@@ -168,11 +228,19 @@ def _write_samples(module: ExportedGenerator, path: Path) -> None:
     rows = config.num_classes or SAMPLE_COLUMNS
     labels = [row for row in range(rows) for _ in range(SAMPLE_COLUMNS)] if config.num_classes else [0] * rows * rows
     seeds = list(range(SAMPLE_COLUMNS)) * rows if config.num_classes else list(range(rows * SAMPLE_COLUMNS))
+    parts = zip(*(tensor.split(SAMPLES_AT_ONCE) for tensor in _inputs(module, seeds, labels)), strict=True)
     with torch.inference_mode():
-        save_grid(path, module(*_inputs(module, seeds, labels)), SAMPLE_COLUMNS, zoom=2)
+        save_grid(path, torch.cat([module(*part) for part in parts]), SAMPLE_COLUMNS, zoom=2)
 
 
-def _write_manifest(module: ExportedGenerator, config: Architecture, facts: BundleFacts, folder: Path) -> None:
+def _write_manifest(
+    module: ExportedGenerator,
+    facts: BundleFacts,
+    discriminator: DiscriminatorEntry | None,
+    directions: list[DirectionEntry],
+    folder: Path,
+) -> None:
+    config = module.generator.config
     files = {
         file.name: FileEntry(sha256=sha256_of(file), bytes=file.stat().st_size) for file in sorted(folder.iterdir())
     }
@@ -192,6 +260,8 @@ def _write_manifest(module: ExportedGenerator, config: Architecture, facts: Bund
         rng=RNG_NAME,
         defaults=Defaults(),
         golden=_golden(module),
+        discriminator=discriminator,
+        directions=directions,
         metrics=list(facts.metrics),
         training=facts.training,
         intended_use=facts.intended_use,

@@ -72,9 +72,12 @@ class Run:
     def resume(self) -> bool:
         """Continue from the folder's checkpoint, if there is one; tell whether there was."""
         path = self.folder / checkpoint.FILE_NAME
-        if not path.exists():
-            return False
         trainer = self.trainer
+        found = trainer.group.sum([path.exists()])[0]
+        if not found:
+            return False
+        if found < trainer.group.size:
+            raise TrainingError(f"{path} is not there for all processes; they need one run folder")
         trainer.load_state(checkpoint.load(path, config=trainer.config, data_digest=trainer.data.digest))
         return True
 
@@ -87,9 +90,13 @@ class Run:
         trainer, used_s = self.trainer, self.trainer.elapsed_s
         started = last_snapshot = last_checkpoint = time.monotonic()
         first_nimg = trainer.nimg
-        while not self.stop_requested:
+        while True:
             progress = self.budget.progress(trainer.elapsed_s, trainer.nimg)
-            if progress >= 1:
+            # All processes follow the first one's clock, and stop together.
+            lead = float(trainer.group.leads)
+            progress, stops = trainer.group.sum([progress * lead, float(self.stop_requested)])
+            if progress >= 1 or stops:
+                self.stop_requested = bool(stops)
                 break
             try:
                 stats = trainer.step(progress)
@@ -103,12 +110,14 @@ class Run:
             trainer.elapsed_s = used_s + now - started
             speed = (trainer.nimg - first_nimg) / (now - started)
             self.status(self._line(stats, progress, speed))
-            if trainer.steps % 50 == 0:
+            if trainer.steps % 50 == 0 and trainer.group.leads:
                 self._append(stats, progress, speed)
-            if now - last_snapshot >= self.snapshot_s:
+            due = [now - last_snapshot >= self.snapshot_s, now - last_checkpoint >= self.checkpoint_s]
+            snapshot_due, checkpoint_due = trainer.group.sum([flag * lead for flag in due])
+            if snapshot_due:
                 self.snapshot()
                 last_snapshot = now
-            if now - last_checkpoint >= self.checkpoint_s:
+            if checkpoint_due:
                 self.checkpoint()
                 last_checkpoint = now
         self.snapshot()
@@ -143,16 +152,21 @@ class Run:
                 "r1_penalty": stats.r1,
                 "r2_penalty": stats.r2,
                 "logit_gap": stats.gap,
+                "augment_probability": trainer.augment_probability,
             },
         )
 
     def snapshot(self) -> None:
-        """Write the averaged generator and the grid of fixed latents."""
+        """Write the averaged generator with the discriminator, and the grid of fixed latents."""
         trainer = self.trainer
+        trainer.synchronise()
+        if not trainer.group.leads:
+            return
         trainer.finish_average()
         name = f"{trainer.nimg // 1000:06d}"
         details = {"nimg": trainer.nimg, "elapsed_s": trainer.elapsed_s}
-        checkpoint.save_snapshot(self.folder / "snapshots" / f"{name}.safetensors", trainer.generator_ema, details)
+        path = self.folder / "snapshots" / f"{name}.safetensors"
+        checkpoint.save_snapshot(path, trainer.generator_ema, details, trainer.discriminator)
         save_grid(
             self.folder / "grids" / f"{name}.png", trainer.sample(self.grid_z, self.grid_label), GRID_COLUMNS, zoom=2
         )
@@ -160,6 +174,9 @@ class Run:
     def checkpoint(self) -> None:
         """Write the full state."""
         trainer = self.trainer
+        trainer.synchronise()
+        if not trainer.group.leads:
+            return
         checkpoint.save(
             self.folder / checkpoint.FILE_NAME, trainer.state(), config=trainer.config, data_digest=trainer.data.digest
         )

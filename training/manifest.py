@@ -2,9 +2,10 @@
 
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 SCHEMA_VERSION: Final = 1
+DirectionKind = Literal["named", "closed-form"]
 
 
 class _Part(BaseModel):
@@ -73,6 +74,36 @@ class TrainingFacts(_Part):
     data_licence: str
 
 
+class LabelScores(_Part):
+    """A label's quantiles of the discriminator's score, ascending; none on hold-out pictures where there are none."""
+
+    n_holdout: int = Field(ge=0)
+    holdout: list[FiniteFloat]
+    n_samples: int = Field(ge=0)
+    samples: list[FiniteFloat]
+
+
+class DiscriminatorEntry(_Part):
+    """How `discriminator.pt` scores, per label in the order of the labels, at `levels` of probability."""
+
+    levels: list[float] = Field(min_length=1)
+    labels: list[LabelScores] = Field(min_length=1)
+
+
+class DirectionEntry(_Part):
+    """A direction of `directions.safetensors`: pictures of w + t * direction change with t, inside the range.
+
+    `effect` is the mean change over the range: of the attribute that the direction is named after, else of the picture
+    in grey levels. `strength` is the correlation of t with that attribute within a picture, null without an attribute.
+    """
+
+    name: str = Field(pattern="^[a-z][a-z0-9-]{0,62}$")
+    kind: DirectionKind
+    range: tuple[FiniteFloat, FiniteFloat]
+    strength: float | None = Field(ge=-1, le=1)
+    effect: FiniteFloat
+
+
 class Manifest(_Part):
     """Everything the service needs to know of a bundle, and everything a person should."""
 
@@ -91,8 +122,8 @@ class Manifest(_Part):
     rng: Literal["philox-bm-1"]
     defaults: Defaults
     golden: list[Golden] = Field(min_length=1)
-    discriminator: dict[str, Any] | None = None
-    directions: list[dict[str, Any]] = []
+    discriminator: DiscriminatorEntry | None = None
+    directions: list[DirectionEntry] = []
     metrics: list[MetricEntry] = []
     training: TrainingFacts
     intended_use: str

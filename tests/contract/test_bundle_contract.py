@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,12 +24,25 @@ from service.catalogue import Catalogue
 from service.encoder import Encoder
 from service.engine import LocalEngine, check_golden
 from service.metrics import Metrics
+from service.operators import forbidden_operators
 from service.sample import Sample
 from service.settings import Settings
-from tests.builders import export_tiny_bundle, tiny_generator
-from training.data import to_uint8
-from training.export import ExportedGenerator, mean_styles
+from tests.builders import (
+    export_tiny_bundle,
+    random_networks,
+    rewrite_manifest,
+    tiny_facts,
+    tiny_generator,
+    tiny_pictures,
+)
+from training.data import to_float, to_uint8
+from training.directions import Direction
+from training.export import ExportedGenerator, export_bundle, mean_styles
 from training.generators import from_bundle, sample
+from training.manifest import DirectionEntry
+from training.networks.classic import ClassicConfig
+from training.networks.families import Architecture
+from training.networks.style_residual import StyleResidualConfig
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data/philox_bm_1.json").read_text("utf-8"))
 CPU = torch.device("cpu")
@@ -175,6 +189,139 @@ def test_durable_form_rebuilds_the_pictures_bit_for_bit(served: Served) -> None:
 
     assert torch.equal(w, expected_w)
     assert torch.equal(pixels, expected)
+
+
+# All classic systems, at the smallest size of each, and the modern family with colours and alpha.
+FAMILIES: dict[str, Architecture] = {
+    "classic-conv4": ClassicConfig("conv4", 1, 3, 28),
+    "classic-mlp-lsgan": ClassicConfig("mlp-lsgan", 1, 3, 8),
+    "classic-dcgan64": ClassicConfig("dcgan64", 3, 3, 64),
+    "classic-gen7": ClassicConfig("gen7", 1, 0, 28),
+    "classic-mlp-bn": ClassicConfig("mlp-bn", 1, 3, 8),
+    "rgb": StyleResidualConfig(3, 3, base_size=4, widths=(16, 16), z_dim=8, w_dim=16),
+    "rgba": StyleResidualConfig(4, 3, base_size=4, widths=(16, 16), z_dim=8, w_dim=16),
+    "rgba, unconditional": StyleResidualConfig(4, 0, base_size=4, widths=(16, 16), z_dim=8, w_dim=16),
+}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A bundle with every file that there may be, and the networks that it was made from."""
+
+    folder: Path
+    architecture: Architecture
+    discriminator: torch.nn.Module
+
+
+def export_whole(config: Architecture, models_dir: Path) -> Whole:
+    """Export such a bundle of random networks, with one direction in place of those that would be found."""
+    generator, discriminator = random_networks(config)
+    data = tiny_pictures(channels=config.channels, num_classes=config.num_classes, size=config.resolution)
+    facts = tiny_facts(name="whole", version=1, num_classes=config.num_classes)
+    vector = torch.nn.functional.one_hot(torch.zeros(config.num_ws, dtype=torch.int64), config.w_dim).float()
+    entry = DirectionEntry(name="size", kind="named", range=(-2.0, 3.0), strength=0.9, effect=0.2)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("training.directions.find_directions", lambda *_: [Direction(entry, vector)])
+        patched.setattr("training.calibration.MAX_PER_LABEL", 12)
+        folder = export_bundle(generator, facts, models_dir, discriminator=discriminator, data=data)
+    return Whole(folder, config, discriminator)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Whole:
+    """Return a bundle with everything, of each family."""
+    return export_whole(FAMILIES[request.param], tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def rgba(tmp_path: Path, one_thread: None) -> Path:
+    """Return the folder of a bundle with everything that the test may spoil."""
+    return export_whole(FAMILIES["rgba"], tmp_path).folder
+
+
+def test_whole_bundle_is_verified_loaded_and_drawn(whole: Whole) -> None:
+    """The service takes a bundle with every file, of every family, and draws from it."""
+    bundle = service.bundle.verify(whole.folder)
+    generator = service.bundle.load(bundle, CPU)
+    z = training.latents.latents(range(2), whole.architecture.z_dim)
+
+    assert {"discriminator.pt", "directions.safetensors"} < set(bundle.manifest.files)
+    assert bundle.manifest.discriminator is not None
+    assert [direction.name for direction in bundle.manifest.directions] == ["size"]
+    assert generator(z, torch.zeros(2, dtype=torch.int64), torch.ones(2)).shape[0] == 2
+
+
+def test_damaged_discriminator_is_refused(rgba: Path) -> None:
+    """Its digest counts as every file's does."""
+    content = bytearray((rgba / "discriminator.pt").read_bytes())
+    content[-1] ^= 1
+    (rgba / "discriminator.pt").write_bytes(content)
+
+    with pytest.raises(service.bundle.BundleError, match=r"discriminator\.pt has SHA-256"):
+        service.bundle.verify(rgba)
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: m["files"].pop("discriminator.pt"), "files does not list discriminator.pt"),
+        (lambda m: m["files"].pop("directions.safetensors"), "files does not list directions.safetensors"),
+        (lambda m: m["discriminator"]["labels"].append(m["discriminator"]["labels"][0]), "discriminator.labels has"),
+        (lambda m: m["discriminator"]["levels"].pop(), r"discriminator.labels\[0\] has no ascending quantile"),
+        (lambda m: m["discriminator"]["labels"][0]["samples"].reverse(), r"labels\[0\] has no ascending quantile"),
+        (lambda m: m["directions"].append(m["directions"][0]), "directions has a name twice"),
+        (lambda m: m["directions"][0].update(range=[1.0, 2.0]), r"the range \[1.0, 2.0\] of size is not around 0"),
+        (lambda m: m["directions"][0].update(kind="guessed"), "directions.0.kind: Input should be 'named' or"),
+    ],
+)
+def test_entry_that_does_not_hang_together_is_refused(rgba: Path, change: Change, reason: str) -> None:
+    """The reason names what is wrong with the discriminator or the directions."""
+    rewrite_manifest(rgba, change)
+
+    with pytest.raises(service.bundle.BundleError, match=reason):
+        service.bundle.verify(rgba)
+
+
+def test_discriminator_calls_allowed_operators_only(whole: Whole) -> None:
+    """A service that will load it needs no wider allow-list than for generators."""
+    assert forbidden_operators(whole.folder / "discriminator.pt") == []
+
+
+def test_discriminator_scores_as_in_training(whole: Whole) -> None:
+    """Pixels in, the trained network's logits out, without TorchScript changing them."""
+    config, loaded = whole.architecture, torch.jit.load(whole.folder / "discriminator.pt")
+    pixels = tiny_pictures(channels=config.channels, size=config.resolution).holdout.images[:6]
+    label = torch.arange(6) % max(config.num_classes, 1)
+    with torch.inference_mode():
+        scores, expected = loaded.score(pixels, label), whole.discriminator(to_float(pixels), label)
+
+    assert scores.dtype == torch.float32
+    assert scores.shape == (6,)
+    assert torch.allclose(scores, expected, atol=1e-5)
+
+
+def test_directions_have_the_shape_of_styles(whole: Whole) -> None:
+    """A direction is added to w as it is: a row per style, of length 1 or 0."""
+    tensors = safetensors.torch.load_file(whole.folder / "directions.safetensors")
+
+    assert set(tensors) == {"size"}
+    assert tensors["size"].shape == (whole.architecture.num_ws, whole.architecture.w_dim)
+
+
+def test_every_family_is_rebuilt_bit_for_bit(whole: Whole) -> None:
+    """The durable form gives styles and pictures of the TorchScript module, batch norms and alpha included."""
+    config, loaded = whole.architecture, torch.jit.load(whole.folder / "generator.pt")
+    rebuilt = from_bundle(whole.folder).generator
+    z = training.latents.latents(range(6), config.z_dim)
+    label = torch.arange(6) % max(config.num_classes, 1)
+    with torch.inference_mode():
+        w = rebuilt.mapping(z, label)  # type: ignore[operator]
+        loaded.to(memory_format=torch.channels_last)
+        assert torch.equal(w, loaded.mapping(z, label))
+        assert torch.equal(to_uint8(rebuilt.synthesis(w)), loaded.synthesis(w))  # type: ignore[operator]
 
 
 def test_bundle_lists_each_of_its_files(served: Served) -> None:

@@ -10,6 +10,10 @@ from torch import nn
 
 from training import checkpoint
 from training.errors import TrainingError
+from training.generators import from_snapshot
+from training.networks.families import build_discriminator, build_generator
+from training.networks.spectral import add_spectral_norms, update_spectral_norms
+from training.networks.style_residual import StyleResidualConfig
 from training.presets import TrainConfig
 
 DIGEST = "a" * 64
@@ -106,3 +110,31 @@ def test_snapshot_holds_weights_and_details(tmp_path: Path) -> None:
         assert set(file.keys()) == set(network.state_dict())
         for name, tensor in network.state_dict().items():
             assert torch.equal(file.get_tensor(name), tensor)
+
+
+def test_snapshot_holds_the_discriminator_as_it_judges(tmp_path: Path) -> None:
+    """Its weights have a prefix; spectral norms are worked in, and the network in training keeps its own."""
+    config = StyleResidualConfig(1, 3, base_size=4, widths=(16, 16), z_dim=8, w_dim=16)
+    generator, discriminator = build_generator(config), build_discriminator(config)
+    add_spectral_norms(discriminator)
+    update_spectral_norms(discriminator)
+    path = tmp_path / "000001.safetensors"
+    checkpoint.save_snapshot(path, generator, {"nimg": 1, "elapsed_s": 1.0}, discriminator.eval())
+    trained = from_snapshot(path, config)
+    images, label = torch.randn(5, 1, 16, 16), torch.arange(5) % 3
+
+    assert trained.discriminator is not None
+    assert not trained.discriminator.training
+    assert torch.allclose(trained.discriminator(images, label), discriminator(images, label), atol=1e-5)
+    assert torch.nn.utils.parametrize.is_parametrized(discriminator.logit)
+    for name, tensor in generator.state_dict().items():
+        assert torch.equal(trained.generator.state_dict()[name], tensor)
+
+
+def test_snapshot_of_an_older_version_holds_no_discriminator(tmp_path: Path) -> None:
+    """A snapshot with the generator alone is read as before, and it is known that there is no discriminator."""
+    config = StyleResidualConfig(1, 3, base_size=4, widths=(16, 16), z_dim=8, w_dim=16)
+    path = tmp_path / "000001.safetensors"
+    checkpoint.save_snapshot(path, build_generator(config), {"nimg": 1, "elapsed_s": 1.0})
+
+    assert from_snapshot(path, config).discriminator is None

@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.builders import export_tiny_bundle, tiny_facts, tiny_generator
-from training import export
+from tests.builders import export_tiny_bundle, tiny_discriminator, tiny_facts, tiny_generator, tiny_pictures
+from training import directions, export
+from training.data import to_float
+from training.directions import Direction
 from training.errors import TrainingError
-from training.export import ExportedGenerator, export_bundle, mean_styles, thumbnail
+from training.export import ExportedDiscriminator, ExportedGenerator, export_bundle, mean_styles, thumbnail
 from training.latents import latents
+from training.manifest import DirectionEntry
+from training.networks.classic import ClassicConfig, ClassicDiscriminator
 
 FILES = {"architecture.json", "generator.pt", "manifest.json", "samples.png", "weights.safetensors"}
 
@@ -102,7 +107,7 @@ def test_module_that_does_not_reproduce_its_generator_is_not_written(
 
     monkeypatch.setattr(torch.jit, "load", load)
 
-    with pytest.raises(TrainingError, match=r"generator\.pt does not reproduce the generator it was made from"):
+    with pytest.raises(TrainingError, match=r"generator\.pt does not reproduce the network it was made from"):
         export_tiny_bundle(tmp_path)
     assert list((tmp_path / "tiny").iterdir()) == []
 
@@ -201,3 +206,103 @@ def test_part_of_another_process_is_left_alone(tmp_path: Path) -> None:
     assert other.is_dir()
     shutil.rmtree(other)
     assert [entry.name for entry in (tmp_path / "tiny").iterdir()] == ["1"]
+
+
+def test_samples_of_many_transparent_labels_are_a_row_each(tmp_path: Path) -> None:
+    """Forty-eight labels are forty-eight rows, in order, and what is transparent stays so."""
+    generator = tiny_generator(channels=4, num_classes=48)
+    folder = export_tiny_bundle(tmp_path, channels=4, num_classes=48)
+    with Image.open(folder / "samples.png") as image:
+        assert (image.mode, image.size) == ("RGBA", (320, 48 * 32))
+        pixels = np.asarray(image)[::2, ::2].reshape(48, 16, 10, 16, 4).swapaxes(1, 2)
+    module = ExportedGenerator(generator, mean_styles(generator)).eval()
+    for label in (0, 20, 47):
+        expected = module(latents(range(10), 8), torch.full((10,), label), torch.ones(10)).numpy()
+        assert np.abs(pixels[label].astype(int) - expected).max() <= 1
+
+
+def with_everything(folder: Path, **changes: Any) -> Path:
+    arguments = {"discriminator": tiny_discriminator(), "data": tiny_pictures()} | changes
+    return export_bundle(tiny_generator(), tiny_facts(name="tiny", version=1), folder, **arguments)
+
+
+@pytest.fixture
+def one_direction(monkeypatch: pytest.MonkeyPatch) -> Direction:
+    """Let every generator have this direction."""
+    entry = DirectionEntry(name="size", kind="named", range=(-2.0, 3.0), strength=0.9, effect=0.2)
+    direction = Direction(entry, torch.nn.functional.one_hot(torch.tensor([1, 1, 1]), 16).float())
+    monkeypatch.setattr(directions, "find_directions", lambda generator, data: [direction])
+    return direction
+
+
+def test_discriminator_and_directions_are_exported_with_their_entries(tmp_path: Path, one_direction: Direction) -> None:
+    """With the data come both files, listed with their digests, and what was measured of them."""
+    folder = with_everything(tmp_path)
+    manifest = manifest_of(folder)
+
+    files = FILES | {"discriminator.pt", "directions.safetensors"}
+    assert {file.name for file in folder.iterdir()} == files
+    assert set(manifest["files"]) == files - {"manifest.json"}
+    assert manifest["directions"] == [one_direction.entry.model_dump(mode="json")]
+    assert torch.equal(load_file(folder / "directions.safetensors")["size"], one_direction.vector)
+    assert [scores["n_holdout"] for scores in manifest["discriminator"]["labels"]] == [10, 10, 10]
+
+
+@pytest.mark.usefixtures("one_direction")
+def test_run_without_a_discriminator_exports_none(tmp_path: Path) -> None:
+    """A snapshot of an older version holds none; the manifest says so, and the rest is there."""
+    folder = with_everything(tmp_path, discriminator=None)
+
+    assert manifest_of(folder)["discriminator"] is None
+    assert {file.name for file in folder.iterdir()} == FILES | {"directions.safetensors"}
+
+
+def test_bundle_without_data_has_neither(tiny_models: Path) -> None:
+    """Both are measured against data; without it the manifest says that there are none."""
+    manifest = manifest_of(tiny_models / "tiny" / "1")
+
+    assert (manifest["discriminator"], manifest["directions"]) == (None, [])
+
+
+def test_discriminator_without_data_is_refused(tmp_path: Path) -> None:
+    """Scores that nobody can read are not exported."""
+    with pytest.raises(TrainingError, match="a discriminator is exported with its scores on hold-out pictures"):
+        with_everything(tmp_path, data=None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("one_direction")
+def test_same_weights_and_data_give_the_same_bundle(tmp_path: Path) -> None:
+    """Quantiles and files are the same, whatever torch's random generator has been doing."""
+    first = manifest_of(with_everything(tmp_path / "first"))
+    torch.manual_seed(99)
+    second = manifest_of(with_everything(tmp_path / "second"))
+
+    for manifest in (first, second):
+        del manifest["created"]
+    assert first == second
+
+
+def test_exported_discriminator_scores_pixels_as_training_does() -> None:
+    """Pixels go in as they leave a file, and the scores are the discriminator's logits."""
+    network, data = tiny_discriminator(channels=4), tiny_pictures(channels=4)
+    module = ExportedDiscriminator(network).eval()
+    pixels, labels = data.holdout.images, data.holdout.labels
+    before = pixels.clone()
+    scores = module.score(pixels, labels)
+
+    assert torch.equal(scores, network(to_float(pixels), labels))
+    assert torch.equal(pixels, before)
+    assert (scores.dtype, scores.shape) == (torch.float32, (30,))
+    assert scores.std() > 0
+
+
+def test_dropout_is_left_out_of_the_copy_alone() -> None:
+    """What serves training stays in the network that is trained."""
+    network = ClassicDiscriminator(ClassicConfig("conv4", 1, 0, 28))
+    before = [type(module).__name__ for module in network.modules()]
+    exported = ExportedDiscriminator(network)
+
+    assert "Dropout" in before
+    assert [type(module).__name__ for module in network.modules()] == before
+    assert "Dropout" not in [type(module).__name__ for module in exported.modules()]

@@ -18,7 +18,6 @@ from training import trainer as trainers
 from training.data import Label, PictureSet, pack, to_float, to_uint8
 from training.errors import DivergedError, TrainingError
 from training.loop import Budget, Run
-from training.networks.style_residual import Generator
 from training.presets import TrainConfig
 from training.readers import RawData
 from training.trainer import StepStats, Trainer
@@ -355,10 +354,11 @@ def test_run_leaves_snapshot_grid_and_checkpoint(make_run: MakeRun) -> None:
     run = make_run(3)
     run.train()
     weights = load_file(run.folder / "snapshots" / "000000.safetensors")
-    generator = Generator(run.trainer.network)
-    generator.load_state_dict(weights)
-    for name, tensor in run.trainer.generator_ema.state_dict().items():
-        assert torch.equal(generator.state_dict()[name], tensor)
+    kept = run.trainer.generator_ema.state_dict()
+    kept |= {f"discriminator.{name}": tensor for name, tensor in run.trainer.discriminator.state_dict().items()}
+    assert set(weights) == set(kept)
+    for name, tensor in kept.items():
+        assert torch.equal(weights[name], tensor)
     with Image.open(run.folder / "grids" / "000000.png") as image:
         assert image.size == (10 * 16 * 2, 10 * 16 * 2)
     assert (run.folder / "checkpoint.pt").is_file()

@@ -21,6 +21,9 @@ FACTS = TrainingFacts(
     data_licence="CC0-1.0",
 )
 
+SCORES = {"n_holdout": 0, "holdout": [], "n_samples": 9, "samples": [1.5]}
+DIRECTION = {"name": "size", "kind": "named", "range": (-1.0, 2.0), "strength": 0.8, "effect": 0.1}
+
 
 def a_manifest(**changes: Any) -> Manifest:
     values: dict[str, Any] = {
@@ -68,6 +71,12 @@ def test_written_manifest_reads_back() -> None:
         {"files": {"generator.pt": {"sha256": "short", "bytes": 1}}},
         {"labels": [{"name": ""}]},
         {"labels": [{"name": "a" * 65}]},
+        {"discriminator": {"levels": [], "labels": [SCORES]}},
+        {"discriminator": {"levels": [0.5], "labels": [SCORES | {"samples": [float("nan")]}]}},
+        {"directions": [DIRECTION | {"kind": "guessed"}]},
+        {"directions": [DIRECTION | {"strength": 1.1}]},
+        {"directions": [DIRECTION | {"range": [0.0, float("inf")]}]},
+        {"directions": [DIRECTION | {"name": "Size"}]},
     ],
 )
 def test_manifest_that_no_service_would_take_is_not_made(changes: dict[str, Any]) -> None:
@@ -84,6 +93,14 @@ def test_nothing_that_matters_has_a_default(missing: str) -> None:
 
     with pytest.raises(ValidationError, match="Field required"):
         Manifest.model_validate(values)
+
+
+def test_discriminator_and_directions_read_back() -> None:
+    """Scores and directions, without a strength too, survive the way through JSON."""
+    factor = DIRECTION | {"name": "base-1", "kind": "closed-form", "strength": None}
+    manifest = a_manifest(discriminator={"levels": [0.5], "labels": [SCORES]}, directions=[DIRECTION, factor])
+
+    assert Manifest.model_validate_json(manifest.model_dump_json(by_alias=True)) == manifest
 
 
 def test_manifest_cannot_be_changed() -> None:

@@ -10,10 +10,14 @@ from rich.console import Console
 from training import data as datasets
 from training.cli.evaluate import read_kept
 from training.errors import TrainingError
+from training.evaluate import FEATURE_SEEDS
 from training.export import BundleFacts, export_bundle
 from training.generators import from_snapshot, run_facts
 from training.manifest import MetricEntry, TrainingFacts
+from training.metrics.feature_store import load
+from training.metrics.features import FeatureNet
 from training.presets import config_of
+from training.privacy import DEFAULT_RATIO, privacy_gate
 
 DEFAULT_USE = "Pictures for web and shop frontends, in the manner of the training data; not a record of real products."
 
@@ -27,6 +31,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--models", type=Path, default=Path("models"), help="models folder (default: models)")
     parser.add_argument("--intended-use", default=DEFAULT_USE)
     parser.add_argument("--licence", default="Apache-2.0", help="licence of the model (default Apache-2.0)")
+    parser.add_argument(
+        "--privacy-gate",
+        type=float,
+        nargs="?",
+        const=DEFAULT_RATIO,
+        metavar="RATIO",
+        help="refuse to export if the 1 %% quantile of the samples' distances to the nearest training picture is below "
+        f"RATIO times that of hold-out pictures (without a number: {DEFAULT_RATIO})",
+    )
     parser.set_defaults(run=run)
 
 
@@ -37,9 +50,15 @@ def run(options: argparse.Namespace) -> None:
     if options.version < 1:
         raise TrainingError(f"--version {options.version} is not 1 or more")
     facts, kept = run_facts(options.run_folder), read_kept(options.run_folder)
-    data = datasets.load(Path(facts["data"]["file"]))
+    data_path = Path(facts["data"]["file"])
+    data = datasets.load(data_path)
     network = config_of(facts["config"]).network(size=data.size, num_classes=data.num_classes)
     trained = from_snapshot(options.run_folder / "snapshots" / kept["snapshot"], network)
+    console = Console()
+    if options.privacy_gate is not None:
+        figures = privacy_gate(trained.generator, data, ratio=options.privacy_gate, net=_feature_network(data_path))
+        for closeness in figures:
+            console.print(f"nearest training pictures in {closeness}", highlight=False, soft_wrap=True)
     environment = facts["environment"]
     bundle = BundleFacts(
         name=options.name,
@@ -60,8 +79,17 @@ def run(options: argparse.Namespace) -> None:
         intended_use=options.intended_use,
         licence=options.licence,
     )
-    folder = export_bundle(trained.generator, bundle, options.models)
+    folder = export_bundle(trained.generator, bundle, options.models, discriminator=trained.discriminator, data=data)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-    Console().print(
-        f"wrote {folder} ({size:.1f} MB); look at {folder / 'samples.png'}", highlight=False, soft_wrap=True
-    )
+    console.print(f"wrote {folder} ({size:.1f} MB); look at {folder / 'samples.png'}", highlight=False, soft_wrap=True)
+    if trained.discriminator is None:
+        console.print("without a discriminator: the snapshot, of an older version, holds none", soft_wrap=True)
+
+
+def _feature_network(data_path: Path) -> FeatureNet | None:
+    """Return the first feature network that `evaluate` has put beside the data, if it is still there."""
+    path = data_path.with_suffix(f".features-{FEATURE_SEEDS[0]}.safetensors")
+    try:
+        return load(path) if path.exists() else None
+    except ValueError as error:
+        raise TrainingError(f"{path} is damaged; remove it and evaluate again: {error}") from error

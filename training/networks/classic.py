@@ -103,7 +103,7 @@ class ClassicDiscriminator(nn.Module):
         """Return logits, float32 (N,), of images, float (N, C, H, W) in [-1, 1], and labels, int64 (N,)."""
         if self.conditional:
             plane = self.plane(label).reshape(-1, 1, self.resolution, self.resolution) * label_weight
-            images = torch.cat([images, plane.to(images.dtype)], dim=1)
+            images = torch.cat([images, plane.type_as(images)], dim=1)
         logits: Tensor = self.body(images)
         return logits.squeeze(1).float()
 

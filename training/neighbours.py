@@ -1,0 +1,47 @@
+"""How near pictures lie to others: plain distances between small copies, or between any rows."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.data import to_float
+
+THUMBNAIL_SIZE = 16
+_ROWS_AT_ONCE = 256
+
+
+@torch.inference_mode()
+def thumbnails(pixels: Tensor, batch_size: int = 2048) -> Tensor:
+    """Return small copies of pictures as rows.
+
+    Args:
+        pixels: uint8, (N, H, W, C).
+        batch_size: Pictures at a time.
+
+    Returns:
+        Means over an adaptive 16x16 grid in grey levels, float32, (N, C * 256), in [0, 255]; colours of RGBA are
+        multiplied by alpha, so that what nobody sees has no distance.
+    """
+    parts = [F.adaptive_avg_pool2d(to_float(part), THUMBNAIL_SIZE) for part in pixels.split(batch_size)]
+    return torch.cat(parts).add(1).mul(127.5).contiguous().flatten(1)
+
+
+@torch.inference_mode()
+def nearest_distances(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the distance from each row to the nearest of others.
+
+    Args:
+        rows: float32, (N, D).
+        others: float32, (M, D), M at least 1.
+
+    Returns:
+        Root of the mean squared difference over the D values, float32, (N,), in the unit of the values.
+    """
+    middle = others.mean(dim=0)  # far from the origin a product of matrices loses the digits of a small distance
+    centred = (others - middle).T.contiguous()
+    lengths = centred.square().sum(dim=0)
+    parts = []
+    for part in rows.split(_ROWS_AT_ONCE):
+        moved = part - middle
+        parts.append(torch.addmm(lengths, moved, centred, alpha=-2).amin(dim=1) + moved.square().sum(dim=1))
+    return torch.cat(parts).clamp(min=0).div(rows.shape[1]).sqrt()
