@@ -53,8 +53,7 @@ def encode_png(pixels: Pixels, *, text: Mapping[str, str] | None = None) -> byte
         The file: IHDR, text, IDAT, IEND.
     """
     check_pixels(pixels, 3)
-    head = _head(pixels, text)
-    return b"".join((_SIGNATURE, *head, _chunk(b"IDAT", _deflate(_filter(pixels))), _END))
+    return encode_pngs(pixels[None], [text or {}])[0]
 
 
 def encode_pngs(pictures: Pixels, texts: Sequence[Mapping[str, str]]) -> list[bytes]:
