@@ -31,7 +31,7 @@ VITRINE_AUTH ?= off
 VITRINE_GET_POLICY ?= open
 VITRINE_HOST ?= 127.0.0.1
 
-.PHONY: help install format lint types contracts test cover serve train-smoke bench compare-presets all clean
+.PHONY: help install format lint types contracts test cover serve train-smoke bench compare-presets compare-settings all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -107,6 +107,9 @@ bench: $(VENV)/.stamp-bench ## measure, and draw what was measured
 
 compare-presets: $(VENV)/.stamp-bench ## train every preset for equal minutes (DATA28=, DATA64=: packed files; about an hour)
 	@$(PY) -m benchmarks.presets --data28 "$(DATA28)" --data64 "$(DATA64)" $(BENCH_ARGS)
+
+compare-settings: $(VENV)/.stamp-bench ## train the 28x28 generator with one setting changed at a time (DATA28=; half an hour on two cores)
+	@$(PY) -m benchmarks.settings --data "$(DATA28)" $(BENCH_ARGS)
 
 all: test train-smoke ## what CI runs
 

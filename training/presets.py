@@ -22,7 +22,7 @@ class TrainConfig:
     names augmentations of what the discriminator sees, with commas; "auto" chooses by the number of pictures, "none".
 
     Objective: `loss`, a key of `LOSSES`; `gamma` / 2 times the squared gradients at real (`r1`) and generated (`r2`)
-    pictures; `gp` times WGAN-GP's penalty; spectral normalisation of the discriminator; `l1` and `l2` times the
+    pictures, of every `penalty_every`-th step and so much heavier; `gp` times WGAN-GP's penalty; spectral normalisation of the discriminator; `l1` and `l2` times the
     absolute and squared kernels of both networks; `mse` times the squared distance of a generated picture from the real
     one that it is paired with.
     """
@@ -41,6 +41,7 @@ class TrainConfig:
     gamma: tuple[float, float] = (8.0, 0.8)
     r1: bool = True
     r2: bool = True
+    penalty_every: int = 1
     gp: float = 0.0
     spectral: bool = False
     l1: float = 0.0
@@ -220,6 +221,8 @@ def preset(name: str, *, modern: bool = False, **changes: Any) -> TrainConfig:
     config = replace(base, **{key: value for key, value in changes.items() if value is not None})
     if config.batch_size < 1:
         raise TrainingError(f"batch size {config.batch_size} is not positive")
+    if config.penalty_every < 1:
+        raise TrainingError(f"penalty-every {config.penalty_every} is not 1 or more")
     if not 0 <= config.seed < 2**32:
         raise TrainingError(f"seed {config.seed} is not in 0..2**32 - 1")
     if config.loss not in LOSSES:

@@ -135,7 +135,9 @@ class Trainer:
             DivergedError: If a loss is not finite, or the logit gap has been too wide for too long.
         """
         config = self.config
-        gamma = schedules.cosine(*config.gamma, progress)
+        gamma = schedules.cosine(*config.gamma, progress) * config.penalty_every
+        if self.steps % config.penalty_every:
+            gamma = 0.0
         label_weight = schedules.label_weight(progress, config.label_warmup)
         rate = (
             schedules.cosine(*config.learning_rate, progress) * schedules.warmup(self.steps) * self.learning_rate_scale

@@ -1,0 +1,146 @@
+"""`make compare-settings`: the modern generator of 28x28 pictures with one setting changed at a time, in equal time.
+
+Each run has one thread, so that as many run beside each other as there are cores: figures of one round compare with
+each other, not with those of a machine left to one run.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import describe, revision
+from training import data as datasets
+from training.data import PictureSet
+from training.errors import DivergedError
+from training.evaluate import evaluators
+from training.loop import Budget, Run
+from training.metrics.evaluation import Evaluator
+from training.presets import preset
+from training.trainer import Trainer
+
+RESULTS = Path(__file__).parent / "results"
+SAMPLES = 10_000
+SEED = 1
+PRESET = "fashion28"
+VARIATIONS: dict[str, dict[str, Any]] = {
+    "as the preset": {},
+    "another seed": {"seed": SEED + 1},
+    "learning rate 5e-4": {"learning_rate": (5e-4, 5e-5)},
+    "gamma 16 to 1.6": {"gamma": (16.0, 1.6)},
+    "penalties every 2nd step": {"penalty_every": 2},
+    "penalties every 4th step": {"penalty_every": 4},
+    "no label warm-up": {"label_warmup": 0.0},
+    "gamma 32 to 3.2": {"gamma": (32.0, 3.2)},
+    "wider: 128, 96": {"widths": (128, 96)},
+    "two blocks a stage": {"blocks_per_stage": 2},
+    "half-resolution discriminator": {"half_resolution": True},
+    "non-saturating, R1 only, gamma 16": {"loss": "bce", "r2": False, "gamma": (16.0, 1.6)},
+    "batch 32": {"batch_size": 32},
+    "batch 128": {"batch_size": 128},
+}
+COLUMNS = ("FCD", "recall", "coverage", "accuracy", "images")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run: what was changed, and its figures."""
+
+    name: str
+    changes: dict[str, Any]
+    fcd: float
+    recall: float
+    coverage: float
+    accuracy: float
+    images: int
+
+
+def main() -> None:
+    """Train every variation, as many at a time as there are cores; print and store."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.settings")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--only", nargs="+", choices=VARIATIONS, default=list(VARIATIONS), metavar="NAME")
+    parser.add_argument("--one", choices=VARIATIONS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    data = datasets.load(options.data)
+    judge = evaluators(data, options.data, print)[0]
+    if options.one:
+        print(json.dumps(asdict(_train(options.one, data, judge, options.minutes))), flush=True)
+        return
+    rows = []
+    cores = len(os.sched_getaffinity(0))
+    for first in range(0, len(options.only), cores):
+        round_ = [_start(name, options) for name in options.only[first : first + cores]]
+        for process in round_:
+            output, _ = process.communicate()
+            print(output, end="", flush=True)
+            if process.returncode:
+                raise SystemExit(f"a run ended with status {process.returncode}")
+            rows.append(Row(**json.loads(output.splitlines()[-1])))
+        _store(rows, options.minutes)
+
+
+def _start(name: str, options: argparse.Namespace) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "benchmarks.settings", "--data", str(options.data)]
+    command += ["--minutes", str(options.minutes), "--one", name]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+
+
+def _train(name: str, data: PictureSet, judge: Evaluator, minutes: float) -> Row:
+    folder = Path("runs/settings") / name.replace(" ", "-").replace(",", "").replace(":", "")
+    shutil.rmtree(folder, ignore_errors=True)
+    changes = VARIATIONS[name]
+    trainer = Trainer(preset(PRESET, **{"seed": SEED, **changes}), data)
+    session = Run(trainer, folder, Budget(minutes), snapshot_s=1e9, checkpoint_s=1e9, status=lambda line: None)
+    try:
+        session.train()
+    except DivergedError as error:
+        print(f"{name} diverged: {error}", flush=True)
+    label = torch.arange(SAMPLES) % max(data.num_classes, 1)
+    z = torch.randn(SAMPLES, trainer.config.z_dim, generator=torch.Generator().manual_seed(0))
+    evaluation = judge.score(trainer.sample(z, label), label)
+    trainer.pool.close()
+    found = {metric.name: metric.value for metric in evaluation.metrics}
+    numbers = [found.get(key, float("nan")) for key in ("fcd", "recall", "coverage", "accuracy")]
+    return Row(name, changes, *numbers, trainer.nimg)
+
+
+def _store(rows: list[Row], minutes: float) -> None:
+    machine = describe()
+    facts = {
+        "command": "make compare-settings",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": revision(),
+        "machine": machine,
+        "minutes_each": minutes,
+        "samples": SAMPLES,
+        "rows": [asdict(row) for row in rows],
+    }
+    (RESULTS / "settings.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    lines = [
+        "# One setting at a time",
+        "",
+        f"`make compare-settings` at {facts['commit']}, {facts['date']}: {machine['processor']}, {machine['cores']} cores "
+        f"({machine['cpu_capability']}), torch {machine['torch']}; `{PRESET}`, {minutes:g} minutes each on one core, "
+        f"the other cores busy with the next runs, {SAMPLES} samples.",
+        "",
+        "| setting | " + " | ".join(COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    for row in rows:
+        figures = f"{row.fcd:.2f} | {row.recall:.2f} | {row.coverage:.2f} | {row.accuracy:.2f} | {row.images}"
+        lines.append(f"| {row.name} | {figures} |")
+    (RESULTS / "settings.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
