@@ -31,7 +31,7 @@ VITRINE_AUTH ?= off
 VITRINE_GET_POLICY ?= open
 VITRINE_HOST ?= 127.0.0.1
 
-.PHONY: help install format lint types contracts test cover serve train-smoke bench compare-presets compare-settings all clean
+.PHONY: help install format lint types contracts test cover serve train-smoke bench compare-presets compare-settings compare-dcgan all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -110,6 +110,9 @@ compare-presets: $(VENV)/.stamp-bench ## train every preset for equal minutes (D
 
 compare-settings: $(VENV)/.stamp-bench ## train the 28x28 generator with one setting changed at a time (DATA28=; half an hour on two cores)
 	@$(PY) -m benchmarks.settings --data "$(DATA28)" $(BENCH_ARGS)
+
+compare-dcgan: $(VENV)/.stamp-bench ## this trainer against PyTorch's DCGAN example, at 64x64x3 (DATA64=; half an hour)
+	@$(PY) -m benchmarks.dcgan --data "$(DATA64)" $(BENCH_ARGS)
 
 all: test train-smoke ## what CI runs
 

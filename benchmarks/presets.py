@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _runs(side: int, only: Sequence[str] | None) -> list[tuple[str, TrainConfig]]:
-    classic = [name for name, config in PRESETS.items() if config.system and picture_side(config) == side]
+    classic = [name for name, config in PRESETS.items() if name.startswith("classic-") and picture_side(config) == side]
     runs = [(name + suffix, preset(name, modern=bool(suffix))) for name in classic for suffix in ("", " --modern")]
     runs.append((MODERN[side], preset(MODERN[side])))
     return [(name, config) for name, config in runs if only is None or config.preset in only]

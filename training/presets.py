@@ -22,9 +22,9 @@ class TrainConfig:
     names augmentations of what the discriminator sees, with commas; "auto" chooses by the number of pictures, "none".
 
     Objective: `loss`, a key of `LOSSES`; `gamma` / 2 times the squared gradients at real (`r1`) and generated (`r2`)
-    pictures, of every `penalty_every`-th step and so much heavier; `gp` times WGAN-GP's penalty; spectral normalisation of the discriminator; `l1` and `l2` times the
-    absolute and squared kernels of both networks; `mse` times the squared distance of a generated picture from the real
-    one that it is paired with.
+    pictures, on every `penalty_every`-th step and as many times heavier; `gp` times WGAN-GP's penalty; spectral
+    normalisation of the discriminator; `l1` and `l2` times the absolute and squared kernels of both networks; `mse`
+    times the squared distance of a generated picture from the real one that it is paired with.
     """
 
     preset: str
@@ -127,6 +127,8 @@ PRESETS = {
         _classic("dcgan64", "dcgan64", l2=1e-4),
         _classic("gen7", "gen7", loss="lsgan", l1=1e-6, l2=1e-5),
         _classic("mlp-bn", "mlp-bn"),
+        # The settings of PyTorch's examples, to be compared with (benchmarks/dcgan.py).
+        replace(_classic("dcgan", "dcgan"), preset="dcgan"),
         # Measured on Fashion-MNIST: FCD 0.40 after 570k images; a learning rate of 2e-3 dies within 400 steps.
         TrainConfig("fashion28", base_size=7, widths=(96, 64)),
         # With gamma 10 and a learning rate of 1e-3 the discriminator ran away on RGBA (logit gap 3 after 12k images).

@@ -11,22 +11,24 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from training import augment, noise, schedules
+from training import augment, memory, noise, schedules
 from training.data import EndlessSampler, PictureSet, to_float, to_uint8
 from training.distributed import Group
 from training.ema import copy_for_ema, measure_batch_norms, update_ema
 from training.errors import DivergedError, TrainingError
 from training.losses import LOSSES, gradient_penalty, unit_gradient_penalty
 from training.networks.families import GeneratorNetwork, TwoResolutions, build_discriminator, build_generator
+from training.networks.layers import BatchNorm
 from training.networks.spectral import add_spectral_norms, update_spectral_norms
 from training.networks.style_residual import StyleResidualConfig
-from training.parallel import ShardPool, set_mean_gradients
+from training.parallel import ShardPool
 from training.presets import TrainConfig
 
 GAP_LIMIT, GAP_STEPS = 2.0, 200  # a healthy relativistic run stays below 1; beyond this it never came back
 NORM_LATENTS = 2000  # batch norm's statistics are means over so many pictures
 AUGMENT_STEPS = 16  # between two looks at the hold-out pictures
 _PHASES = 3
+_TRIAL = 2  # pictures of which the memory is measured; batch norm needs two
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,17 @@ class StepStats:
 
 @dataclass(slots=True)
 class _Shard:
-    """A shard's way through one step; `noise_seed` is its own."""
+    """A shard's way through one step; `noise_seed` is its own.
+
+    `fake` keeps its graph for the generator's step, unless there are more shards than threads: then that step makes it
+    again, so that only the shards at work take memory.
+    """
 
     noise_seed: int
     real: Tensor
     label: Tensor
     z: Tensor
+    keeps_graph: bool = True
     fake: Tensor | None = None
     real_logits: Tensor | None = None
 
@@ -63,9 +70,12 @@ class Trainer:
         amp: Run the forward passes in bfloat16; `None`: where the device is faster with it.
         group: The processes that share each batch; `None`: this one alone.
         sync_every: With 1, processes average their gradients; with more, their weights after so many steps.
+        micro_batch: Pictures that go through the networks at once in each thread; gradients of more are added up.
+            `None`: as many as fit into memory.
 
     Raises:
-        TrainingError: If the preset does not fit the pictures, or the batch does not divide by processes and threads.
+        TrainingError: If the preset does not fit the pictures, or the batch does not divide by processes, threads and
+            micro-batches.
     """
 
     def __init__(
@@ -78,6 +88,7 @@ class Trainer:
         amp: bool | None = None,
         group: Group | None = None,
         sync_every: int = 1,
+        micro_batch: int | None = None,
     ) -> None:
         self.network = config.network(size=data.size, num_classes=data.num_classes)
         self.group = group or Group(device=torch.device(device))
@@ -97,6 +108,14 @@ class Trainer:
         self.holdout = data.holdout if len(data.holdout) and self.augmentations else None
         self.images, self.labels = data.train.images.to(self.device), data.train.labels.to(self.device)
         self.sampler = EndlessSampler(len(data.train), config.seed)
+        share = config.batch_size // (threads * self.group.size)
+        if micro_batch is None:
+            micro_batch = memory.largest_micro_batch(
+                share, self._picture_bytes(), memory.free_bytes(self.device), threads
+            )
+        if micro_batch < 1 or share % micro_batch:
+            raise TrainingError(f"--micro-batch {micro_batch} does not divide the {share} pictures of a thread")
+        self.micro_batch = micro_batch
 
     def _build(self, learning_rate_scale: float) -> None:
         """Set networks, optimisers and counters to their start."""
@@ -112,6 +131,8 @@ class Trainer:
         for network in (self.generator, self.discriminator):
             network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.generator_ema = copy_for_ema(self.generator)
+        # Batch norm would tell real from generated pictures by the mean of a batch that holds both.
+        self.separates = any(isinstance(module, BatchNorm) for module in self.discriminator.modules())
         self.g_parameters = list(self.generator.parameters())
         self.d_parameters = list(self.discriminator.parameters())
         rate, betas = self.config.learning_rate[0], (self.config.beta1, self.config.beta2[0])
@@ -135,9 +156,9 @@ class Trainer:
             DivergedError: If a loss is not finite, or the logit gap has been too wide for too long.
         """
         config = self.config
-        gamma = schedules.cosine(*config.gamma, progress) * config.penalty_every
-        if self.steps % config.penalty_every:
-            gamma = 0.0
+        # Lazy regularisation (Karras et al. 2020, arXiv:1912.04958, section 3.1).
+        penalised = self.steps % config.penalty_every == 0
+        gamma = schedules.cosine(*config.gamma, progress) * config.penalty_every * penalised
         label_weight = schedules.label_weight(progress, config.label_warmup)
         rate = (
             schedules.cosine(*config.learning_rate, progress) * schedules.warmup(self.steps) * self.learning_rate_scale
@@ -150,11 +171,15 @@ class Trainer:
         shards = self._shards()
         if config.spectral:
             update_spectral_norms(self.discriminator)
-        d_results = self.pool.map(lambda shard: self._discriminator_gradients(shard, gamma, label_weight), shards)
-        self._set_gradients(self.d_parameters, [gradients for gradients, _ in d_results])
+        d_values = self.pool.set_mean_gradients(
+            self.d_parameters, lambda shard: self._discriminator_gradients(shard, gamma, label_weight), shards
+        )
+        self._average_gradients(self.d_parameters)
         self.d_optimiser.step()
-        g_results = self.pool.map(lambda shard: self._generator_gradients(shard, label_weight), shards)
-        self._set_gradients(self.g_parameters, [gradients for gradients, _ in g_results])
+        g_values = self.pool.set_mean_gradients(
+            self.g_parameters, lambda shard: self._generator_gradients(shard, label_weight), shards
+        )
+        self._average_gradients(self.g_parameters)
         self.g_optimiser.step()
 
         self.nimg += config.batch_size
@@ -163,8 +188,8 @@ class Trainer:
             self.synchronise()
         decay = schedules.ema_decay(self.nimg, config.batch_size, config.ema_halflife_kimg)
         update_ema(self.generator_ema, self.generator, decay)
-        d_loss, *others = torch.stack([values for _, values in d_results]).mean(dim=0).tolist()
-        g_loss = torch.stack([values for _, values in g_results]).mean().item()
+        d_loss, *others = torch.stack(d_values).mean(dim=0).tolist()
+        g_loss = torch.stack(g_values).mean().item()
         sums = self.group.sum([d_loss, g_loss, *others])
         stats = StepStats(*(value / self.group.size for value in sums))
         self._guard(stats)
@@ -172,8 +197,7 @@ class Trainer:
             self._adapt_augmentation(shards[0], label_weight)
         return stats
 
-    def _set_gradients(self, parameters: list[nn.Parameter], shards: list[tuple[Tensor, ...]]) -> None:
-        set_mean_gradients(parameters, shards)
+    def _average_gradients(self, parameters: list[nn.Parameter]) -> None:
         if self.sync_every == 1:
             self.group.average(parameter.grad for parameter in parameters if parameter.grad is not None)
 
@@ -184,9 +208,10 @@ class Trainer:
             self.group.average(parameter for network in networks for parameter in network.parameters())
 
     def _shards(self) -> list[_Shard]:
-        """Return this process's part of the next batch, a shard for each of its threads."""
-        config, threads, processes = self.config, self.pool.num_threads, self.group.size
-        size, count = config.batch_size, threads * processes
+        """Return this process's part of the next batch in equal shards: one for each thread, or more."""
+        config, size = self.config, self.config.batch_size
+        count = size // self.micro_batch
+        own = count // self.group.size
         index = self.sampler.indices(self.nimg, size).to(self.device)
         real, label = to_float(self.images[index]), self.labels[index]
         step_seed = config.seed * 1_000_003 + self.steps
@@ -196,8 +221,25 @@ class Trainer:
             mirrored = (torch.rand(size, generator=random) < 0.5).to(self.device)
             real = torch.where(mirrored[:, None, None, None], real.flip(3), real)
         parts = zip(real.chunk(count), label.chunk(count), z.chunk(count), strict=True)
-        shards = [_Shard((step_seed * count + number) * _PHASES, *part) for number, part in enumerate(parts)]
-        return shards[self.group.rank * threads : (self.group.rank + 1) * threads]
+        keeps = own <= self.pool.num_threads
+        shards = [
+            _Shard((step_seed * count + number) * _PHASES, *part, keeps_graph=keeps)
+            for number, part in enumerate(parts)
+        ]
+        return shards[self.group.rank * own : (self.group.rank + 1) * own]
+
+    def _picture_bytes(self) -> float:
+        """Return the bytes that autograd saves for one picture of a step, at its widest."""
+        saved = []
+        for size in (_TRIAL, 2 * _TRIAL):
+            index = torch.arange(size, device=self.device) % len(self.images)
+            z = torch.randn(size, self.config.z_dim, generator=torch.Generator().manual_seed(0)).to(self.device)
+            shard = _Shard(0, to_float(self.images[index]), self.labels[index], z)
+            counter = memory.SavedTensors()
+            with counter.counted():
+                self._discriminator_gradients(shard, gamma=1.0, label_weight=1.0)
+            saved.append(counter.num_bytes)
+        return (saved[1] - saved[0]) / _TRIAL
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
@@ -208,9 +250,13 @@ class Trainer:
         config = self.config
         with noise.seeded(shard.noise_seed, self.device):
             with self._autocast():
-                shard.fake = self.generator(shard.z, shard.label, label_weight)
+                with torch.set_grad_enabled(shard.keeps_graph):
+                    shard.fake = self.generator(shard.z, shard.label, label_weight)
                 images = self._augmented(torch.cat([shard.real, shard.fake.detach()])).requires_grad_()
-                logits = self.discriminator(images, torch.cat([shard.label, shard.label]), label_weight)
+                parts = images.chunk(2) if self.separates else (images,)
+                labels = torch.cat([shard.label, shard.label]).chunk(len(parts))
+                verdicts = [self.discriminator(*part, label_weight) for part in zip(parts, labels, strict=True)]
+                logits = torch.cat(verdicts)
                 penalised = gamma > 0 and (config.r1 or config.r2)
                 penalty = gradient_penalty(images, logits) if penalised else torch.zeros_like(logits)
             real_logits, fake_logits = logits.chunk(2)
@@ -265,12 +311,15 @@ class Trainer:
         assert shard.fake is not None
         assert shard.real_logits is not None
         with noise.seeded(shard.noise_seed + 1, self.device), self._autocast():
+            if not shard.keeps_graph:
+                shard.fake = self.generator(shard.z, shard.label, label_weight)
             fake_logits = self.discriminator(self._augmented(shard.fake), shard.label, label_weight)
         losses = self.loss.generator(fake_logits, shard.real_logits).mean()
         loss = losses + self._kernel_penalty(self.g_parameters)
         if self.config.mse:
             loss = loss + self.config.mse * (shard.fake - shard.real).square().mean()
         gradients = torch.autograd.grad(loss, self.g_parameters, allow_unused=True)
+        shard.fake = shard.fake.detach()
         return gradients, losses.detach()
 
     def _kernel_penalty(self, parameters: list[nn.Parameter]) -> Tensor | float:
@@ -321,6 +370,7 @@ class Trainer:
             "learning_rate_scale": self.learning_rate_scale,
             "wide_gap_steps": self.wide_gap_steps,
             "augment_probability": self.augment_probability,
+            "micro_batch": self.micro_batch,
             **{name: part.state_dict() for name, part in self._parts().items()},
         }
 
@@ -331,6 +381,9 @@ class Trainer:
         self.nimg, self.steps, self.elapsed_s = state["nimg"], state["steps"], state["elapsed_s"]
         self.learning_rate_scale, self.wide_gap_steps = state["learning_rate_scale"], state["wide_gap_steps"]
         self.augment_probability = state["augment_probability"]
+        # The order in which gradients are added up is part of a bitwise resume, whatever memory is free now.
+        if self.config.batch_size % (state["micro_batch"] * self.pool.num_threads * self.group.size) == 0:
+            self.micro_batch = state["micro_batch"]
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from training import checkpoint
+from training import checkpoint, memory
 from training import trainer as trainers
 from training.data import Label, PictureSet, pack, to_float, to_uint8
 from training.errors import DivergedError, TrainingError
@@ -30,8 +30,16 @@ def make_trainer(tiny_config: TrainConfig, tiny_set: PictureSet) -> Iterator[Cal
     """Return a function that makes a trainer of the tiny set, in float32 unless told otherwise."""
     made: list[Trainer] = []
 
-    def make(cls: type[Trainer] = Trainer, *, threads: int = 1, amp: bool = False, **changes: Any) -> Trainer:
-        made.append(cls(replace(tiny_config, **changes), tiny_set, threads=threads, amp=amp))
+    def make(
+        cls: type[Trainer] = Trainer,
+        *,
+        threads: int = 1,
+        amp: bool = False,
+        micro_batch: int | None = None,
+        **changes: Any,
+    ) -> Trainer:
+        config = replace(tiny_config, **changes)
+        made.append(cls(config, tiny_set, threads=threads, amp=amp, micro_batch=micro_batch))
         return made[-1]
 
     yield make
@@ -437,3 +445,47 @@ def test_run_with_a_budget_of_minutes_ends_when_they_are_used(make_run: MakeRun)
     run.trainer.elapsed_s = 60.0
     run.train()
     assert run.trainer.steps == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_micro_batches_take_the_step_of_the_whole_batch(make_trainer: Callable[..., Trainer], threads: int) -> None:
+    """Gradients that are added up over parts of a batch move the weights as the whole batch does."""
+    whole = make_trainer(threads=threads)
+    parts = make_trainer(threads=threads, micro_batch=2)
+    assert parts.micro_batch == 2 < whole.micro_batch
+    for _ in range(3):
+        expected, found = whole.step(0.5), parts.step(0.5)
+        assert found.d_loss == pytest.approx(expected.d_loss, abs=1e-5)
+        assert found.r2 == pytest.approx(expected.r2, rel=1e-3)
+    for network in ("generator", "discriminator", "generator_ema"):
+        pairs = zip(getattr(parts, network).parameters(), getattr(whole, network).parameters(), strict=True)
+        for part, expected_weight in pairs:
+            torch.testing.assert_close(part, expected_weight, rtol=0, atol=2e-5)
+
+
+def test_little_memory_makes_micro_batches(
+    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the batch does not fit, the largest part of it that does goes through at once."""
+    per_picture = make_trainer()._picture_bytes()
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(per_picture * memory.OVERHEAD * 5))
+    trainer = make_trainer()
+    assert trainer.micro_batch == 4
+    monkeypatch.undo()
+    resumed = make_trainer()
+    resumed.load_state(copy.deepcopy(trainer.state()))
+    assert resumed.micro_batch == 4
+
+
+def test_saved_bytes_grow_with_the_picture(make_trainer: Callable[..., Trainer]) -> None:
+    """What is measured per picture is at least one activation of each of its layers, in float32."""
+    trainer = make_trainer()
+    widest = trainer.config.widths[-1] * (trainer.network.resolution // 2) ** 2 * 4
+    assert trainer._picture_bytes() > 4 * widest
+
+
+@pytest.mark.parametrize("micro_batch", [0, 3])
+def test_micro_batch_that_does_not_divide_is_refused(make_trainer: Callable[..., Trainer], micro_batch: int) -> None:
+    """The message names what was given and what it would have to divide."""
+    with pytest.raises(TrainingError, match=f"--micro-batch {micro_batch} does not divide the 8 pictures"):
+        make_trainer(micro_batch=micro_batch)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from training.data import PictureSet
+from training.data import PictureSet, Split
 from training.errors import TrainingError
 from training.loop import Budget, Run
 from training.losses import LOSSES, unit_gradient_penalty
@@ -20,6 +20,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     **{f"loss-{loss}": {"loss": loss} for loss in LOSSES},
     "none": {"gamma": (0.0, 0.0)},
     "r1-only": {"r2": False},
+    "lazy": {"penalty_every": 2},
     "gp": {"loss": "wgan", "gamma": (0.0, 0.0), "gp": 10.0},
     "spectral": {"loss": "hinge", "gamma": (0.0, 0.0), "spectral": True},
     "kernels": {"l1": 1e-6, "l2": 1e-4},
@@ -174,3 +175,32 @@ def test_classic_preset_names_the_sizes_it_can_make() -> None:
         preset("classic-dcgan64").network(size=(28, 28, 1), num_classes=0)
     with pytest.raises(TrainingError, match=r"25 to 32 pixels, the data has 64x64; .* --size 32"):
         preset("classic-conv4").network(size=(64, 64, 3), num_classes=0)
+
+
+@pytest.mark.parametrize(("system", "sizes"), [(None, [8, 4]), ("dcgan", [4, 4, 4])])
+def test_batch_norm_sees_real_and_generated_pictures_apart(system: Any, sizes: list[int]) -> None:
+    """A discriminator with batch norm judges each kind by its own statistics; the others take both in one pass."""
+    images, labels = torch.randint(256, (8, 64, 64, 1), dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
+    data = PictureSet("noise", Split(images, labels), Split(images, labels), (), "none", "0")
+    config = TrainConfig("tiny", base_size=16, widths=(16, 16), system=system, batch_size=4, gamma=(0.0, 0.0))
+    trainer = Trainer(config, data, amp=False)
+    seen: list[int] = []
+    trainer.discriminator.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    trainer.step(0.5)
+    assert seen == sizes
+
+
+def test_lazy_penalties_are_as_much_heavier_as_they_are_rarer(make: Make) -> None:
+    """On every second step the penalty is doubled, and on the others there is none."""
+    trainer = make(penalty_every=2, gamma=(6.0, 6.0))
+    weights: list[float] = []
+    original = trainer._discriminator_gradients
+
+    def spy(shard: Any, gamma: float, label_weight: float) -> Any:
+        weights.append(gamma)
+        return original(shard, gamma, label_weight)
+
+    trainer._discriminator_gradients = spy  # type: ignore[method-assign]
+    r2 = [trainer.step(0.5).r2 for _ in range(4)]
+    assert weights == [12.0, 0.0, 12.0, 0.0]
+    assert [value > 0 for value in r2] == [True, False, True, False]

@@ -1,11 +1,12 @@
 import threading
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 from training.networks.style_residual import Discriminator, StyleResidualConfig
-from training.parallel import ShardPool, set_mean_gradients
+from training.parallel import ShardPool
 
 
 @pytest.fixture
@@ -17,6 +18,15 @@ def discriminator() -> Discriminator:
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return network
+
+
+def set_mean_gradients(
+    parameters: Sequence[torch.nn.Parameter], shards: Sequence[Sequence[Tensor | None]], num_threads: int = 1
+) -> list[int]:
+    pool = ShardPool(num_threads)
+    others = pool.set_mean_gradients(parameters, lambda index: (shards[index], index), range(len(shards)))
+    pool.close()
+    return others
 
 
 def whole_and_shards(network: Discriminator, count: int) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
@@ -42,6 +52,15 @@ def test_mean_of_shards_is_the_gradient_of_the_whole_batch(discriminator: Discri
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-5, atol=1e-6)
     assert max(gradient.abs().max() for gradient in whole) > 0.1
+
+
+def test_more_shards_than_threads_are_added_up_in_waves(discriminator: Discriminator) -> None:
+    """Six shards on two threads give the gradient of the whole batch, and their results in order."""
+    whole, shards = whole_and_shards(discriminator, 6)
+    assert set_mean_gradients(list(discriminator.parameters()), shards, num_threads=2) == list(range(6))
+    for parameter, expected in zip(discriminator.parameters(), whole, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -72,7 +91,8 @@ def test_unused_parameter_gets_no_gradient() -> None:
     """A weight that no shard used is left alone by the optimiser."""
     used, unused = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
     unused.grad = torch.ones(2)
-    set_mean_gradients([used, unused], [(torch.full((2,), 1.0), None), (torch.full((2,), 3.0), None)])
+    shards = [(torch.full((2,), 1.0), None), (torch.full((2,), 3.0), None)]
+    assert set_mean_gradients([used, unused], shards) == [0, 1]
     assert used.grad is not None
     assert used.grad.tolist() == [2.0, 2.0]
     assert unused.grad is None

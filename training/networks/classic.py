@@ -1,5 +1,7 @@
 """The five classic systems, as the tutorials meant them, conditional on a label and repaired so that they train.
 
+A sixth, "dcgan", is the DCGAN of PyTorch's examples (Radford et al. 2015), for comparisons.
+
 Repairs: logits instead of sigmoids, one initialisation (DCGAN's), and batch norm whose statistics belong to the
 averaged weights. The label enters as a one-hot vector beside the latent and as a learned plane beside the picture
 (Mirza & Osindero 2014, arXiv:1411.1784).
@@ -15,13 +17,14 @@ from torch import Tensor, nn
 
 from training.networks.layers import BatchNorm, Dropout
 
-System = Literal["conv4", "mlp-lsgan", "dcgan64", "gen7", "mlp-bn"]
+System = Literal["conv4", "mlp-lsgan", "dcgan64", "gen7", "mlp-bn", "dcgan"]
 RESOLUTIONS: dict[System, range] = {
     "conv4": range(25, 33),  # makes 32 and crops
     "mlp-lsgan": range(8, 65),
     "dcgan64": range(64, 65),
     "gen7": range(28, 29),
     "mlp-bn": range(8, 65),
+    "dcgan": range(64, 65),
 }
 WEIGHT_STD = 0.02  # Radford et al. 2015, arXiv:1511.06434, section 4
 DROPOUT = 0.3
@@ -113,12 +116,14 @@ def _generator_layers(config: ClassicConfig) -> Iterator[nn.Module]:
     pixels = config.channels * config.resolution**2
     picture = nn.Unflatten(1, (config.channels, config.resolution, config.resolution))
     match config.system:
-        case "conv4" | "dcgan64":
+        case "conv4" | "dcgan64" | "dcgan":
             widths = [512, 256, 128] if config.system == "conv4" else [512, 256, 128, 64]
-            yield from _dense_to_planes(config.w_dim, widths[0], 4)
+            bias = config.system != "dcgan"
+            yield nn.Linear(config.w_dim, widths[0] * 16, bias)
+            yield from (nn.Unflatten(1, (widths[0], 4, 4)), BatchNorm(widths[0]), nn.ReLU())
             for before, after in itertools.pairwise(widths):
-                yield from (_up(before, after), BatchNorm(after), nn.ReLU())
-            yield _up(widths[-1], config.channels)
+                yield from (_up(before, after, bias), BatchNorm(after), nn.ReLU())
+            yield _up(widths[-1], config.channels, bias)
         case "gen7":
             yield from (
                 nn.Linear(config.w_dim, 256 * 49),
@@ -151,6 +156,11 @@ def _discriminator_layers(config: ClassicConfig) -> Iterator[nn.Module]:
                 if config.dropout:
                     yield Dropout(DROPOUT)
             yield from (nn.Flatten(), nn.Linear(widths[-1] * (config.resolution // 4) ** 2, 1))
+        case "dcgan":
+            yield from (nn.Conv2d(channels, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2))
+            for before, after in ((64, 128), (128, 256), (256, 512)):
+                yield from (nn.Conv2d(before, after, 4, 2, 1, bias=False), BatchNorm(after), nn.LeakyReLU(0.2))
+            yield from (nn.Flatten(), nn.Linear(512 * 16, 1, bias=False))
         case "mlp-lsgan" | "mlp-bn":
             hidden = (128, 128) if config.system == "mlp-lsgan" else (512, 256)
             widths = (channels * config.resolution**2, *hidden)
@@ -160,14 +170,9 @@ def _discriminator_layers(config: ClassicConfig) -> Iterator[nn.Module]:
             yield nn.Linear(widths[-1], 1)
 
 
-def _dense_to_planes(in_features: int, channels: int, size: int) -> Iterator[nn.Module]:
-    yield from (nn.Linear(in_features, channels * size**2), nn.Unflatten(1, (channels, size, size)))
-    yield from (BatchNorm(channels), nn.ReLU())
-
-
-def _up(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
+def _up(in_channels: int, out_channels: int, bias: bool = True) -> nn.ConvTranspose2d:
     """Return a transposed convolution that doubles height and width."""
-    return nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1)
+    return nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=bias)
 
 
 def _initialise(network: nn.Module) -> None:

@@ -51,6 +51,18 @@ def test_generator_has_the_published_size(name: str, millions: float) -> None:
     assert parameters / 1e6 == pytest.approx(millions, abs=0.06)
 
 
+def test_reference_dcgan_has_the_sizes_of_the_example() -> None:
+    """The networks of PyTorch's example, with its 100 latents and 64 filters, have these numbers of parameters."""
+    config = preset("dcgan").network(size=(64, 64, 3), num_classes=0)
+    assert isinstance(config, ClassicConfig)
+    generator, discriminator = ClassicGenerator(config), ClassicDiscriminator(config)
+    assert sum(weight.numel() for weight in generator.parameters()) == 3_576_704
+    # The plane of a label is never used without labels, and not part of the example.
+    assert sum(weight.numel() for weight in discriminator.body.parameters()) == 2_765_568
+    z, label = torch.randn(2, 100), torch.zeros(2, dtype=torch.int64)
+    assert discriminator(generator(z, label), label).shape == (2,)
+
+
 @pytest.mark.parametrize("name", CLASSIC)
 def test_label_changes_the_picture_and_the_verdict(name: str) -> None:
     """Both networks are conditional, and a weight of 0 takes the label out of the generator."""
