@@ -52,20 +52,22 @@ def main() -> None:
     parser.add_argument("--data28", type=Path, required=True)
     parser.add_argument("--data64", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--threads", type=int, help="CPU threads of each run (default: all cores)")
     parser.add_argument("--only", nargs="+", help="names of presets")
     options = parser.parse_args()
     sets = {28: datasets.load(options.data28), 64: datasets.load(options.data64)}
     paths = {28: options.data28, 64: options.data64}
+    threads = options.threads or len(os.sched_getaffinity(0))
     rows: list[Row] = []
     floors: list[Row] = []
     for side, data in sets.items():
         judge = evaluators(data, paths[side], print)[0]
         for name, config in _runs(side, options.only):
-            row, evaluation = _train(name, config, data, judge, options.minutes)
+            row, evaluation = _train(name, config, data, judge, options.minutes, threads)
             rows.append(row)
             print(json.dumps(asdict(row)), flush=True)
         floors.append(_floor(data.name, evaluation))
-    _store(rows, floors, options.minutes)
+    _store(rows, floors, options.minutes, threads)
 
 
 def _runs(side: int, only: Sequence[str] | None) -> list[tuple[str, TrainConfig]]:
@@ -76,11 +78,11 @@ def _runs(side: int, only: Sequence[str] | None) -> list[tuple[str, TrainConfig]
 
 
 def _train(
-    name: str, config: TrainConfig, data: datasets.PictureSet, judge: Evaluator, minutes: float
+    name: str, config: TrainConfig, data: datasets.PictureSet, judge: Evaluator, minutes: float, threads: int
 ) -> tuple[Row, Evaluation]:
     folder = Path("runs/compare") / name.replace(" --", "-")
     shutil.rmtree(folder, ignore_errors=True)
-    trainer = Trainer(config, data, threads=usable_threads(config.batch_size))
+    trainer = Trainer(config, data, threads=min(threads, usable_threads(config.batch_size)))
     label = torch.arange(SAMPLES) % max(data.num_classes, 1)
     z = torch.randn(SAMPLES, config.z_dim, generator=torch.Generator().manual_seed(0))
     trainer.finish_average()
@@ -105,14 +107,14 @@ def _floor(data: str, evaluation: Evaluation) -> Row:
     return Row("floor: real against real", data, found["fcd"], float("nan"), *numbers, float("nan"), 0)
 
 
-def _store(rows: Sequence[Row], floors: Sequence[Row], minutes: float) -> None:
+def _store(rows: Sequence[Row], floors: Sequence[Row], minutes: float, threads: int) -> None:
     machine = describe()
     facts = {
         "command": "make compare-presets",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": revision(),
         "machine": machine,
-        "threads": len(os.sched_getaffinity(0)),
+        "threads": threads,
         "minutes_each": minutes,
         "samples": SAMPLES,
         "rows": [asdict(row) for row in rows],
@@ -124,7 +126,7 @@ def _store(rows: Sequence[Row], floors: Sequence[Row], minutes: float) -> None:
         "",
         f"`make compare-presets` at {facts['commit']}, {facts['date']}: {machine['processor']}, "
         f"{machine['cores']} cores ({machine['cpu_capability']}), torch {machine['torch']}; "
-        f"{minutes:g} minutes each, {SAMPLES} samples.",
+        f"{minutes:g} minutes each on {threads} threads, {SAMPLES} samples.",
         "",
     ]
     for floor in floors:

@@ -1,7 +1,7 @@
 """`make compare-settings`: the modern generator of 28x28 pictures with one setting changed at a time, in equal time.
 
 Each run has one thread, so that as many run beside each other as there are cores: figures of one round compare with
-each other, not with those of a machine left to one run.
+each other, not with those of a machine left to one run. Runs chosen by `--only` are added to the results there are.
 """
 
 import argparse
@@ -62,7 +62,7 @@ COLUMNS = ("FCD", "recall", "coverage", "accuracy", "images")
 
 @dataclass(frozen=True)
 class Row:
-    """One run: what was changed, and its figures."""
+    """One run: what was changed, its figures, and when and by which commit they were made."""
 
     name: str
     changes: dict[str, Any]
@@ -71,6 +71,8 @@ class Row:
     coverage: float
     accuracy: float
     images: int
+    date: str
+    commit: str
 
 
 def main() -> None:
@@ -86,7 +88,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(asdict(_train(options.one, data, judge, options.minutes))), flush=True)
         return
-    rows = []
+    rows = _stored()
     cores = len(os.sched_getaffinity(0))
     for first in range(0, len(options.only), cores):
         round_ = [_start(name, options) for name in options.only[first : first + cores]]
@@ -95,8 +97,14 @@ def main() -> None:
             print(output, end="", flush=True)
             if process.returncode:
                 raise SystemExit(f"a run ended with status {process.returncode}")
-            rows.append(Row(**json.loads(output.splitlines()[-1])))
-        _store(rows, options.minutes)
+            row = Row(**json.loads(output.splitlines()[-1]))
+            rows[row.name] = row
+        _store([rows[name] for name in VARIATIONS if name in rows], options.minutes)
+
+
+def _stored() -> dict[str, Row]:
+    path = RESULTS / "settings.json"
+    return {row["name"]: Row(**row) for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
 
 
 def _start(name: str, options: argparse.Namespace) -> "subprocess.Popen[str]":
@@ -121,15 +129,13 @@ def _train(name: str, data: PictureSet, judge: Evaluator, minutes: float) -> Row
     trainer.pool.close()
     found = {metric.name: metric.value for metric in evaluation.metrics}
     numbers = [found.get(key, float("nan")) for key in ("fcd", "recall", "coverage", "accuracy")]
-    return Row(name, changes, *numbers, trainer.nimg)
+    return Row(name, changes, *numbers, trainer.nimg, datetime.now(UTC).isoformat(timespec="seconds"), revision())
 
 
 def _store(rows: list[Row], minutes: float) -> None:
     machine = describe()
     facts = {
         "command": "make compare-settings",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": revision(),
         "machine": machine,
         "minutes_each": minutes,
         "samples": SAMPLES,
@@ -139,7 +145,7 @@ def _store(rows: list[Row], minutes: float) -> None:
     lines = [
         "# One setting at a time",
         "",
-        f"`make compare-settings` at {facts['commit']}, {facts['date']}: {machine['processor']}, "
+        f"`make compare-settings`, {rows[0].date[:10]} to {rows[-1].date[:10]}: {machine['processor']}, "
         f"{machine['cores']} cores ({machine['cpu_capability']}), torch {machine['torch']}; "
         f"`{PRESET}`, {minutes:g} minutes each on one core, the others busy with other runs, {SAMPLES} samples.",
         "",
