@@ -70,9 +70,10 @@ def test_use_of_torchscript_is_found_however_it_is_imported(source: str) -> None
     assert _torchscript(source) == {"load"}
 
 
-def test_torchscript_stays_in_two_files() -> None:
-    """TorchScript is deprecated, so leaving it must stay a change of two files."""
-    assert _users() == {"service/bundle.py", "training/export.py"}
+def test_torchscript_stays_in_three_files() -> None:
+    """TorchScript is deprecated, so leaving it must stay a change of two files; a third reads somebody else's."""
+    assert _users() == {"service/bundle.py", "training/export.py", "training/metrics/inception.py"}
+    assert _uses()["training/metrics/inception.py"] == {"load"}
 
 
 def test_bundles_are_written_in_one_place_and_served_from_one() -> None:

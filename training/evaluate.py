@@ -1,7 +1,7 @@
 """Judge a trained generator: score a run's snapshots, choose the best, measure it in two feature spaces."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,15 @@ from training.metrics import cas
 from training.metrics.cas import Cas
 from training.metrics.evaluation import Evaluation, Evaluator
 from training.metrics.feature_store import load_or_train
+from training.metrics.fid import Fid
+from training.metrics.inception import FEATURE_SPACE as INCEPTION_SPACE
 from training.metrics.memorisation import Memorisation
 from training.networks.families import Architecture
 
 FEATURE_EPOCHS, MAX_FEATURE_EPOCHS = 3, 30
-FEATURE_IMAGES = 180_000  # three epochs of 60,000; a small set is shown more often, so that its space is worth the name
+# Three epochs of 60,000 pictures of 28x28; a small set is shown more often, so that its space is worth the name, and
+# larger pictures less often, so that it takes minutes.
+FEATURE_PIXELS = 180_000 * 28 * 28
 FEATURE_SEEDS = (0, 1)  # two independently trained feature networks must agree in order
 CAS_SPACE = "samples-cnn/1"  # the classifier trained on samples; its digest is the entry's
 PIXEL_SPACE = ("pixels/1", "")  # root mean square difference in grey levels; no network, so no digest
@@ -38,6 +42,7 @@ class Judgement:
         memorisation: How near its samples are to training pictures.
         cas: A classifier trained on samples and one trained on as many training pictures; `None` without labels.
         notes: What was left out, and why; and what the samples look memorised by, if they do.
+        fids: FID by each protocol that was asked for.
     """
 
     trained: Trained
@@ -45,6 +50,7 @@ class Judgement:
     memorisation: Memorisation
     cas: tuple[Cas, Cas] | None
     notes: tuple[str, ...]
+    fids: tuple[MetricEntry, ...] = ()
 
     def metrics(self) -> list[MetricEntry]:
         """Return every figure as an entry for a manifest; the second network's FCD as `fcd_2`."""
@@ -66,7 +72,7 @@ class Judgement:
             space = PIXEL_SPACE if nearness.space == "pixels" else (first.feature_space, first.feature_digest)
             for name, (value, floor) in nearness.figures().items():
                 entries.append(_entry(name, value, floor, (screen.n_train, screen.n_fake, screen.n_holdout), space))
-        return entries
+        return [*entries, *self.fids]
 
 
 def _entry(name: str, value: float, floor: float, counts: tuple[int, int, int], space: tuple[str, str]) -> MetricEntry:
@@ -110,7 +116,7 @@ def evaluators(data: PictureSet, data_path: Path, say: Say) -> list[Evaluator]:
             say(f"training feature network {seed} on the {len(data.train)} training pictures (once, kept in {path})")
         try:
             net = load_or_train(
-                path, train, holdout, data.num_classes, seed=seed, epochs=feature_epochs(len(data.train))
+                path, train, holdout, data.num_classes, seed=seed, epochs=feature_epochs(len(data.train), data.size)
             )
             made.append(Evaluator(net, train, holdout, label_names=[label.name for label in data.labels]))
         except ValueError as error:
@@ -118,12 +124,21 @@ def evaluators(data: PictureSet, data_path: Path, say: Say) -> list[Evaluator]:
     return made
 
 
-def feature_epochs(num_pictures: int) -> int:
-    """Return the epochs of a feature network for a training split of `num_pictures`."""
-    return min(MAX_FEATURE_EPOCHS, max(FEATURE_EPOCHS, FEATURE_IMAGES // max(num_pictures, 1)))
+def feature_epochs(num_pictures: int, size: tuple[int, int, int]) -> int:
+    """Return a feature network's epochs for `num_pictures` training pictures of `size`: height, width, channels."""
+    height, width, _ = size
+    return min(MAX_FEATURE_EPOCHS, max(FEATURE_EPOCHS, FEATURE_PIXELS // max(num_pictures * height * width, 1)))
 
 
-def judge(trained: Trained, judges: list[Evaluator], num_samples: int, data_path: Path, say: Say) -> Judgement:
+def judge(
+    trained: Trained,
+    judges: list[Evaluator],
+    num_samples: int,
+    data_path: Path,
+    say: Say,
+    *,
+    fids: Sequence[Fid] = (),
+) -> Judgement:
     """Measure fresh samples of a generator: in every feature space, by a classifier, and against the training pictures.
 
     Args:
@@ -132,6 +147,7 @@ def judge(trained: Trained, judges: list[Evaluator], num_samples: int, data_path
         num_samples: How many samples.
         data_path: File of the data; the classifier that is trained on real pictures is kept beside it.
         say: Told what is done.
+        fids: Protocols of FID to measure by too, made for `num_samples`.
 
     Returns:
         All figures.
@@ -149,11 +165,24 @@ def judge(trained: Trained, judges: list[Evaluator], num_samples: int, data_path
         memorisation = first.memorisation(images)
         notes += [f"memorisation suspected: {reason}" for reason in memorisation.suspicions]
         scores = _cas(first, images, labels, data_path, say)
+        distances = tuple(_fid(fid, images, say) for fid in fids)
     except ValueError as error:
         raise TrainingError(f"{trained.source} does not fit the data: {error}") from error
     if scores is None:
         notes.append("no classifier was trained on samples: the data has no labels")
-    return Judgement(trained, evaluations, memorisation, scores, tuple(notes))
+    notes += [
+        f"{entry.name}: its floor is of {entry.n_floor} real pictures, its value of {entry.n_fake} samples; fewer "
+        "pictures make either larger"
+        for entry in distances
+        if entry.n_floor != entry.n_fake
+    ]
+    return Judgement(trained, evaluations, memorisation, scores, tuple(notes), distances)
+
+
+def _fid(fid: Fid, images: torch.Tensor, say: Say) -> MetricEntry:
+    found = fid.score(images, say)
+    counts = (found.n_real, found.n_fake, found.n_floor)
+    return _entry(found.name, found.value, found.floor, counts, (INCEPTION_SPACE, fid.inception.digest))
 
 
 def _cas(

@@ -42,6 +42,7 @@ from training.manifest import (
 from training.networks.families import Architecture, GeneratorNetwork, to_dict
 from training.networks.layers import Dropout
 from training.progress import save_grid
+from training.report import REPORT_NAME
 
 W_AVG_LATENTS = 4096  # per label: the mean of w is then known to a 64th of its deviation
 GOLDEN_SEEDS = (1, 2, 3, 4)
@@ -145,6 +146,7 @@ def export_bundle(
     *,
     discriminator: nn.Module | None = None,
     data: PictureSet | None = None,
+    report: str | None = None,
 ) -> Path:
     """Write a bundle to `models_dir/<name>/<version>/`; it appears whole or not at all.
 
@@ -155,6 +157,7 @@ def export_bundle(
         discriminator: Its opponent, on the CPU, if it is to be exported; needs `data`.
         data: What both were trained on, against which directions and scores are measured; without it the bundle has
             neither.
+        report: A page about the generator, HTML, if it is to have one.
 
     Returns:
         The bundle's folder.
@@ -183,6 +186,8 @@ def export_bundle(
             directions = write_directions(generator, data, beside / "directions.safetensors")
             if discriminator is not None:
                 judged = _write_discriminator(generator, discriminator, data, beside / "discriminator.pt")
+        if report is not None:
+            (beside / REPORT_NAME).write_text(report, encoding="utf-8")
         _write_manifest(module, facts, judged, directions, beside)
         for file in beside.iterdir():
             file.chmod(0o644)  # safetensors writes files that only their owner can read

@@ -11,6 +11,7 @@ import torch
 from training import checkpoint
 from training.errors import DivergedError, TrainingError
 from training.progress import append_stats, duration, save_grid
+from training.tensorboard import Board
 from training.trainer import StepStats, Trainer
 
 GRID_ROWS, GRID_COLUMNS = 10, 10
@@ -50,7 +51,12 @@ class Run:
         snapshot_s: Seconds between snapshots with their grids.
         checkpoint_s: Seconds between checkpoints: the most that a crash can lose.
         status: Called with a line of text after every step.
+
+    Attributes:
+        board: Shown the rows of `stats.jsonl` and the grids too, if it is set.
     """
+
+    board: Board | None = None
 
     def __init__(
         self,
@@ -137,24 +143,24 @@ class Run:
 
     def _append(self, stats: StepStats, progress: float, speed: float) -> None:
         trainer = self.trainer
-        append_stats(
-            self.folder / "stats.jsonl",
-            {
-                "kimg": trainer.nimg / 1000,
-                "steps": trainer.steps,
-                "elapsed_s": round(trainer.elapsed_s, 2),
-                "progress": round(progress, 5),
-                "images_per_s": round(speed, 1),
-                "learning_rate": trainer.g_optimiser.param_groups[0]["lr"],
-                "learning_rate_scale": trainer.learning_rate_scale,
-                "D_loss": stats.d_loss,
-                "G_loss": stats.g_loss,
-                "r1_penalty": stats.r1,
-                "r2_penalty": stats.r2,
-                "logit_gap": stats.gap,
-                "augment_probability": trainer.augment_probability,
-            },
-        )
+        row = {
+            "kimg": trainer.nimg / 1000,
+            "steps": trainer.steps,
+            "elapsed_s": round(trainer.elapsed_s, 2),
+            "progress": round(progress, 5),
+            "images_per_s": round(speed, 1),
+            "learning_rate": trainer.g_optimiser.param_groups[0]["lr"],
+            "learning_rate_scale": trainer.learning_rate_scale,
+            "D_loss": stats.d_loss,
+            "G_loss": stats.g_loss,
+            "r1_penalty": stats.r1,
+            "r2_penalty": stats.r2,
+            "logit_gap": stats.gap,
+            "augment_probability": trainer.augment_probability,
+        }
+        append_stats(self.folder / "stats.jsonl", row)
+        if self.board:
+            self.board.row(row)
 
     def snapshot(self) -> None:
         """Write the averaged generator with the discriminator, and the grid of fixed latents."""
@@ -167,9 +173,10 @@ class Run:
         details = {"nimg": trainer.nimg, "elapsed_s": trainer.elapsed_s}
         path = self.folder / "snapshots" / f"{name}.safetensors"
         checkpoint.save_snapshot(path, trainer.generator_ema, details, trainer.discriminator)
-        save_grid(
-            self.folder / "grids" / f"{name}.png", trainer.sample(self.grid_z, self.grid_label), GRID_COLUMNS, zoom=2
-        )
+        grid = self.folder / "grids" / f"{name}.png"
+        save_grid(grid, trainer.sample(self.grid_z, self.grid_label), GRID_COLUMNS, zoom=2)
+        if self.board:
+            self.board.grid(grid, trainer.nimg)
 
     def checkpoint(self) -> None:
         """Write the full state."""

@@ -116,6 +116,18 @@ async def test_exported_bundle_is_served(tiny_models: Path, encoder: Encoder) ->
     assert not np.array_equal(*pixels)
 
 
+def test_bundle_with_a_report_is_accepted(tmp_path: Path) -> None:
+    """A page for people is one more listed file: its digest is checked, and nothing else of it is looked at."""
+    facts = tiny_facts(name="told", version=1)
+    folder = export_bundle(tiny_generator(), facts, tmp_path, report="<!doctype html><p>What it is.")
+    assert "report.html" in service.bundle.verify(folder).manifest.files
+    service.bundle.load(service.bundle.verify(folder), CPU)
+
+    (folder / "report.html").write_text("<!doctype html><p>What it IS.", encoding="utf-8")
+    with pytest.raises(service.bundle.BundleError, match=r"report\.html has SHA-256"):
+        service.bundle.verify(folder)
+
+
 def test_golden_pictures_hold_on_the_side_of_the_service(served: Served) -> None:
     """The loaded generator draws the pictures that the export noted, well inside their tolerance."""
     for golden in served.bundle.manifest.golden:

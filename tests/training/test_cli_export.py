@@ -1,6 +1,9 @@
 """`export` on the command line: what an older run lacks, and the privacy gate."""
 
+import base64
+import hashlib
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 from tests.builders import random_networks
 from training.checkpoint import save_snapshot
 from training.cli import main
+from training.cli.export import model_name, next_version
 from training.data import PictureSet
 from training.presets import PRESETS, TrainConfig
 
@@ -28,6 +32,7 @@ def run_folder(tiny_config: TrainConfig, tiny_set: PictureSet, tmp_path: Path, m
     save_snapshot(folder / "snapshots" / "000002.safetensors", generator, details, discriminator)
     facts = {
         "config": asdict(tiny_config),
+        "budget": {"minutes": None, "kimg": 3.0},
         "data": {"file": str(tmp_path / "tiny.safetensors"), "name": tiny_set.name, "digest": tiny_set.digest},
         "environment": {"device": "cpu", "threads": 1, "git_revision": "f" * 40},
     }
@@ -66,6 +71,24 @@ def test_discriminator_of_the_snapshot_is_exported(run_folder: Path, capsys: Out
     assert [scores["n_holdout"] for scores in manifest["discriminator"]["labels"]] == [4, 4, 4]
 
 
+def test_report_of_the_run_goes_into_the_bundle(run_folder: Path, capsys: Output) -> None:
+    """Made afresh, headed by the bundle, listed and hashed, without the training machine's paths."""
+    (run_folder / "report.html").write_text("an old report", encoding="utf-8")
+    (run_folder / "memorisation.png").write_bytes(b"training pictures")
+    assert export(run_folder, "000002") == 0
+    folder = run_folder.parent / "models" / "shapes" / "1"
+    assert "samples.png and report.html" in capsys.readouterr().out
+    html = (folder / "report.html").read_bytes()
+    entry = {"sha256": hashlib.sha256(html).hexdigest(), "bytes": len(html)}
+    assert manifest_of(run_folder)["files"]["report.html"] == entry
+    text = html.decode()
+    assert "<h1>shapes, version 1</h1>" in text
+    assert "Snapshot 000002.safetensors" in text
+    assert str(run_folder.parent) not in text
+    assert base64.b64encode(b"training pictures").decode() not in text
+    assert (run_folder / "report.html").read_text("utf-8") == "an old report"
+
+
 def test_privacy_gate_shows_its_figures(run_folder: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     """What passes is exported, and how near the samples came is said."""
     monkeypatch.setattr("training.privacy.MIN_HOLDOUT", 12)
@@ -88,3 +111,32 @@ def test_privacy_gate_without_a_number_takes_the_default(run_folder: Path, capsy
     """Twelve hold-out pictures are too few to judge by, which refuses the export."""
     assert export(run_folder, "000001", "--privacy-gate") == 1
     assert "--privacy-gate needs 100 hold-out pictures, tiny has 12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "model"),
+    [("Fruits 360", "fruits-360"), ("Übergröße & Co.", "ubergroe-co"), ("商品", "model"), ("-" + "a" * 80, "a" * 63)],
+)
+def test_model_is_named_after_its_data(data: str, model: str) -> None:
+    """Without --name the data's name is spelled in the letters that a model's name may have."""
+    assert model_name(data) == model
+    assert re.fullmatch("[a-z0-9][a-z0-9-]{0,62}", model)
+
+
+def test_next_version_is_one_more_than_the_highest(tmp_path: Path) -> None:
+    """Gaps are not filled, for a version that was taken back must not come again; other folders do not count."""
+    assert next_version(tmp_path / "shop") == 1
+    for name in ("1", "3", "notes"):
+        (tmp_path / "shop" / name).mkdir(parents=True)
+    assert next_version(tmp_path / "shop") == 4
+
+
+def test_export_needs_no_name_and_no_version(run_folder: Path, tmp_path: Path, capsys: Output) -> None:
+    """Twice without flags gives versions 1 and 2 of a model that is named after the data."""
+    kept = {"snapshot": "000002.safetensors", "metrics": []}
+    (run_folder / "evaluation.json").write_text(json.dumps(kept), encoding="utf-8")
+    for _ in range(2):
+        assert main(["export", str(run_folder), "--models", str(tmp_path / "models")]) == 0
+    name = model_name(json.loads((run_folder / "run.json").read_text())["data"]["name"])
+    assert sorted(path.name for path in (tmp_path / "models" / name).iterdir()) == ["1", "2"]
+    assert f"{name}/2" in capsys.readouterr().out

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from training.cli import main
+from training.errors import TrainingError
+from training.report import render
 from training.report.curves import HEIGHT, MARGIN, MAX_POINTS, WIDTH, Line, chart
+from training.report.folders import without_folders
 
 FACTS = {
     "config": {"preset": "tiny", "widths": [16, 16], "seed": 0},
@@ -43,7 +46,9 @@ def run(tmp_path: Path) -> Path:
     for number in range(9):
         Image.new("L", (20, 20), number).save(folder / "grids" / f"{number:06d}.png")
     Image.new("L", (20, 20)).save(folder / "memorisation.png")
-    (folder / "evaluation.json").write_text(json.dumps({"snapshot": "000007.safetensors", "metrics": [METRIC | SPACE]}))
+    (folder / "evaluation.json").write_text(
+        json.dumps({"snapshot": "000007.safetensors", "metrics": [METRIC | SPACE], "notes": ["too <few>"]})
+    )
     (folder / "scores.json").write_text(json.dumps({"best": "000007.safetensors", "fcd": {"000007.safetensors": 1.23}}))
     return folder
 
@@ -58,6 +63,7 @@ def test_report_shows_the_run_and_needs_nothing_else(run: Path) -> None:
     )
     assert "20 thousand images\nin 2 minutes" in html
     assert "000007.safetensors (best)" in html
+    assert "too &lt;few&gt;" in html
     titles = re.findall(r"<figcaption>(\d+) thousand images</figcaption>", html)
     assert (len(titles), titles[0], titles[-1]) == (6, "0", "8")
     assert html.count("data:image/png;base64,") == 7
@@ -74,6 +80,66 @@ def test_report_of_a_fresh_run_leaves_out_what_is_not_there(tmp_path: Path) -> N
     html = (tmp_path / "r.html").read_text()
     assert "has not been evaluated yet" in html
     assert "<svg" not in html
+
+
+def test_report_in_a_bundle_shows_no_training_pictures(run: Path) -> None:
+    """It is headed by the model, keeps figures, grids and curves, and says where the closest pairs stand."""
+    html = render(run, "shop, version 2", in_bundle=True)
+    assert "<h1>shop, version 2</h1>" in html
+    assert html.count("data:image/png;base64,") == 6
+    assert "Closest to training pictures" not in html
+    assert "training pictures do not leave with the model" in html
+    assert html.count("<svg") == 3
+    assert "<td>fcd</td>" in html
+
+
+@pytest.mark.parametrize("in_bundle", [False, True])
+def test_report_names_no_folder_of_the_machine(run: Path, in_bundle: bool) -> None:
+    """Whatever a run's files hold, absolute paths are cut down to their last names."""
+    facts = FACTS | {
+        "data": {"file": "/home/jo doe/shop.safetensors", "name": "/home/jo doe/shop", "digest": "ab" * 32},
+        "environment": {"device": "cpu", "from": "see /srv/secret/runs/7, or C:\\Users\\jo\\run"},
+    }
+    (run / "run.json").write_text(json.dumps(facts))
+    html = render(run, "a run", in_bundle=in_bundle)
+    for folder in ("home", "jo doe", "srv", "secret", "Users", str(run.parent)):
+        assert folder not in html
+    assert "<td>see 7, or run</td>" in html
+    assert "<td>name</td><td>shop</td>" in html
+    assert "feature space labels-cnn/1, cdcdcdcdcdcdcdcd" in html
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/data/sets/shop", "shop"),
+        ("/home/jo doe/my shop", "my shop"),
+        ("~/sets/shop", "shop"),
+        ("'/data/sets/shop' and /tmp/x.y", "'shop' and x.y"),
+        ("C:\\sets\\my shop", "my shop"),
+        ("labels-cnn/1", "labels-cnn/1"),
+        ("fcd_class/t-shirt/top", "fcd_class/t-shirt/top"),
+        ("CC BY 4.0, https://example.org/licence/4", "CC BY 4.0, https://example.org/licence/4"),
+        ("1 / 2", "1 / 2"),
+    ],
+)
+def test_paths_lose_their_folders_and_nothing_else_does(text: str, expected: str) -> None:
+    """Names with a slash and addresses are no paths of a machine; values in dicts and lists are looked into."""
+    assert without_folders({"a": [text, 1, None]}) == {"a": [expected, 1, None]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", {"config": {"preset": "tiny"}, "data": {"name": "x"}}),
+        ("evaluation.json", {"metrics": [{"name": "fcd"}]}),
+    ],
+)
+def test_file_that_lacks_something_is_one_error(run: Path, name: str, content: dict[str, object]) -> None:
+    """Not a traceback of the template's."""
+    (run / name).write_text(json.dumps(content))
+    with pytest.raises(TrainingError, match="lacks what its report needs"):
+        render(run, "a run")
 
 
 def test_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

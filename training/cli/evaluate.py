@@ -14,6 +14,8 @@ from training.errors import TrainingError
 from training.evaluate import Judgement, best_snapshot, evaluators, judge
 from training.files import replacing
 from training.generators import from_bundle, run_facts
+from training.metrics import inception
+from training.metrics.fid import PROTOCOLS, Fid
 from training.presets import config_of
 from training.progress import save_grid
 
@@ -29,6 +31,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("source", type=Path, help="folder of a run, or of a bundle")
     parser.add_argument("--data", type=Path, help="file made by 'prepare' (default: the one the run was trained on)")
     parser.add_argument("--samples", type=int, default=DEFAULT_SAMPLES, help=f"samples (default {DEFAULT_SAMPLES})")
+    parser.add_argument(
+        "--inception", type=Path, metavar="FILE", help="TorchScript Inception network, inception-2015-12-05.pt, for FID"
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        action="append",
+        help="how to measure FID; may be given twice; needs --inception",
+    )
     parser.set_defaults(run=run)
 
 
@@ -48,18 +59,33 @@ def run(options: argparse.Namespace) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
+    fids = _fids(options, data)  # refused before hours of work, not after
     judges = evaluators(data, data_path, say)
     if is_run:
         network = config_of(run_facts(options.source)["config"]).network(size=data.size, num_classes=data.num_classes)
         trained = best_snapshot(options.source, network, judges[0], options.samples, say)
     else:
         trained = from_bundle(options.source)
-    judgement = judge(trained, judges, options.samples, data_path, say)
+    judgement = judge(trained, judges, options.samples, data_path, say, fids=fids)
     _print(console, judgement, data)
     if is_run:
         _keep(options.source, judgement)
         say(f"closest pairs, sample beside training picture: {options.source / PAIRS_NAME}")
-        say(f"next: python -m training export {options.source} --name NAME --version 1")
+        say(f"next: python -m training export {options.source}")
+
+
+def _fids(options: argparse.Namespace, data: PictureSet) -> list[Fid]:
+    """Return FID by each protocol of the command line, none without."""
+    path, protocols = options.inception, options.protocol
+    if path is None and not protocols:
+        return []
+    if path is None:
+        raise TrainingError(f"--protocol {protocols[0]} needs the Inception network: --inception FILE")
+    if not protocols:
+        raise TrainingError(f"--inception {path} needs --protocol, {' or '.join(PROTOCOLS)}")
+    network = inception.load(path)
+    pictures = (data.train.images, data.holdout.images)
+    return [Fid(protocol, network, *pictures, options.samples) for protocol in dict.fromkeys(protocols)]
 
 
 def _print(console: Console, judgement: Judgement, data: PictureSet) -> None:
@@ -74,6 +100,9 @@ def _print(console: Console, judgement: Judgement, data: PictureSet) -> None:
     console.print("floor: real against real, hold-out pictures in place of samples", highlight=False, soft_wrap=True)
     for evaluation in judgement.evaluations:
         text = f"feature space {evaluation.feature_space} {evaluation.feature_digest[:16]}, k = {first.k}"
+        console.print(text, highlight=False, soft_wrap=True)
+    for entry in judgement.fids[:1]:
+        text = f"feature space {entry.feature_space}, SHA-256 of the file {entry.feature_digest}"
         console.print(text, highlight=False, soft_wrap=True)
     for note in judgement.notes:
         console.print(note, highlight=False, soft_wrap=True)

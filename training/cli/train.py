@@ -22,6 +22,7 @@ from training.loop import Budget, Run
 from training.losses import LOSSES
 from training.presets import PRESETS, TrainConfig, preset, suited_to
 from training.progress import StatusLine, duration
+from training.tensorboard import Board, check_installed
 from training.trainer import Trainer
 
 
@@ -36,12 +37,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--seed", type=int, default=0)
     _add_settings(parser)
     parser.add_argument("--threads", type=int, help="CPU threads, a shard of the batch each (default: all cores)")
+    parser.add_argument(
+        "--micro-batch",
+        type=int,
+        metavar="N",
+        help="pictures that a thread takes at once; gradients of more are added up (default: what fits into memory)",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--sync-every", type=int, default=1, help="under torchrun: average weights every N steps, not gradients"
     )
     parser.add_argument("--snapshot-minutes", type=float, help="between snapshots (default: a twelfth of the budget)")
     parser.add_argument("--checkpoint-minutes", type=float, default=5.0, help="the most that a crash can lose")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write curves and grids for TensorBoard too (needs the extra)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -50,6 +60,8 @@ def run(options: argparse.Namespace) -> None:
     if options.minutes is None and options.kimg is None:
         options.minutes = 30.0
     budget = Budget(options.minutes, options.kimg)
+    if options.tensorboard:
+        check_installed()
     data = datasets.load(options.data)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     if device == "cuda" and not torch.cuda.is_available():
@@ -65,7 +77,9 @@ def _train(options: argparse.Namespace, budget: Budget, data: PictureSet, config
     threads = 1 if device == "cuda" else options.threads
     if threads is None:
         threads = usable_threads(config.batch_size // group.size)
-    trainer = Trainer(config, data, threads=threads, group=group, sync_every=options.sync_every)
+    trainer = Trainer(
+        config, data, threads=threads, group=group, sync_every=options.sync_every, micro_batch=options.micro_batch
+    )
 
     console = Console(markup=False, emoji=False, highlight=False, quiet=not group.leads)
     status = StatusLine(console)
@@ -79,12 +93,15 @@ def _train(options: argparse.Namespace, budget: Budget, data: PictureSet, config
         status=status.show,
     )
     resumed = session.resume()
+    if options.tensorboard and group.leads:
+        session.board = Board(options.out, trainer.nimg)
     if group.leads:
         _write_run_file(options, trainer, threads)
     _stop_on_signals(session)
     console.print(
         f"{'resuming' if resumed else 'training'} {config.preset} on {data.name}: {len(data.train)} pictures, "
         f"{data.num_classes} classes; {device}, {threads} threads, {'bfloat16' if trainer.amp else 'float32'}"
+        f"{_in_micro_batches(trainer)}"
         f"{f', {group.size} processes' if group.size > 1 else ''}; "
         f"run folder {options.out}",
         soft_wrap=True,
@@ -94,12 +111,19 @@ def _train(options: argparse.Namespace, budget: Budget, data: PictureSet, config
     finally:
         status.close()
         trainer.pool.close()
+        if session.board:
+            session.board.close()
     verb = "stopped" if session.stop_requested else "finished"
     console.print(
         f"{verb} after {duration(trainer.elapsed_s)} and {trainer.nimg} images; next: "
         f"python -m training evaluate {options.out}",
         soft_wrap=True,
     )
+
+
+def _in_micro_batches(trainer: Trainer) -> str:
+    share = trainer.config.batch_size // (trainer.pool.num_threads * trainer.group.size)
+    return f", {trainer.micro_batch} pictures at a time" if trainer.micro_batch < share else ""
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +138,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--gamma", type=pair, metavar="START[:END]", help="weight of the gradient penalties R1 and R2")
     for name in ("r1", "r2"):
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=f"penalise {name.upper()}")
+    group.add_argument("--penalty-every", type=int, metavar="N", help="R1 and R2 on every N-th step, N times heavier")
     group.add_argument("--gp", type=float, help="weight of WGAN-GP's penalty (10 in the paper)")
     group.add_argument("--spectral", action=argparse.BooleanOptionalAction, help="spectral norm in the discriminator")
     group.add_argument("--l1", type=float, help="weight of the kernels' absolute values")
@@ -127,7 +152,20 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("batch_size", "loss", "learning_rate", "gamma", "r1", "r2", "gp", "spectral", "l1", "l2", "mse")
+    names = (
+        "batch_size",
+        "loss",
+        "learning_rate",
+        "gamma",
+        "r1",
+        "r2",
+        "penalty_every",
+        "gp",
+        "spectral",
+        "l1",
+        "l2",
+        "mse",
+    )
     return {name: getattr(options, name) for name in (*names, "half_resolution", "augment", "mirror")}
 
 
@@ -167,6 +205,7 @@ def _write_run_file(options: argparse.Namespace, trainer: Trainer, threads: int)
             "torch": torch.__version__,
             "device": str(trainer.device),
             "threads": threads,
+            "micro_batch": trainer.micro_batch,
             "processes": trainer.group.size,
             "bfloat16": trainer.amp,
             "git_revision": _git_revision(),

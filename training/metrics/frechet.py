@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_ROWS = 8192  # at a time: 60,000 rows of 2,048 features twice in float64 would be 2 GB
+
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
@@ -39,18 +41,20 @@ def statistics(features: Tensor) -> Statistics:
         raise ValueError(f"features must be (N, D) with N >= 2, got {tuple(features.shape)}")
     if not bool(torch.isfinite(features).all()):
         raise ValueError("features must be finite")
-    rows = features.to(torch.float64)
-    mean = rows.mean(dim=0)
-    centred = rows - mean
-    cov = centred.T @ centred / (rows.shape[0] - 1)
-    return Statistics(mean=mean, cov=(cov + cov.T) / 2, n=rows.shape[0])
+    mean = features.mean(dim=0, dtype=torch.float64)
+    cov = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=mean.device)
+    for rows in features.split(_ROWS):
+        centred = rows.to(torch.float64) - mean
+        cov.addmm_(centred.T, centred)
+    cov /= features.shape[0] - 1
+    return Statistics(mean=mean, cov=(cov + cov.T) / 2, n=features.shape[0])
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
     """Return the squared Frechet distance between two Gaussians: |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
 
     In the features of `features.FeatureNet` this is FCD, the Frechet classifier distance. It is not FID, which is the
-    same formula in one particular Inception network, and its values do not compare with FID's.
+    same formula in one particular Inception network (`fid.Fid`), and its values do not compare with FID's.
 
     Args:
         a: Statistics of one set, float64, D features.

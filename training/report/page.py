@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from training.errors import TrainingError
 from training.files import replacing
 from training.generators import run_facts
 from training.report.curves import Chart, Line, chart
+from training.report.folders import without_folders
 
 REPORT_NAME = "report.html"
 MAX_GRIDS = 6
@@ -31,6 +32,8 @@ READING = {
     "coverage": "part of the real pictures that have a sample nearby",
     "accuracy": "part of the samples that show the label they were asked for",
     "kid": "distance of the distributions, without bias by the number of samples; lower is better",
+    "fid_lucic10k": "distance of the distributions in the Inception network, as Lucic et al. 2018; lower is better",
+    "fid_clean": "distance of the distributions in the Inception network, as Parmar et al. 2022; lower is better",
 }
 
 
@@ -42,26 +45,56 @@ def write_report(run: Path, out: Path) -> None:
         out: File to write, atomically.
 
     Raises:
-        TrainingError: If the folder is not a run.
+        TrainingError: If the folder is not a run, or a file in it is damaged.
+    """
+    html = render(run, run.resolve().name)
+    with replacing(out) as beside:
+        beside.write_text(html, encoding="utf-8")
+
+
+def render(run: Path, title: str, *, in_bundle: bool = False) -> str:
+    """Return the report of a run as HTML, without paths of the machine that it was trained on.
+
+    Args:
+        run: Folder of a run.
+        title: What the report is headed with.
+        in_bundle: Whether it goes where the model goes: then it shows no training pictures.
+
+    Returns:
+        The page.
+
+    Raises:
+        TrainingError: If the folder is not a run, or a file in it is damaged.
     """
     environment = Environment(
         loader=PackageLoader("training.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     stats = _stats(run / "stats.jsonl")
-    html = environment.get_template("report.html").render(
-        name=run.resolve().name,
-        facts=run_facts(run),
-        evaluation=_json(run / "evaluation.json"),
-        scores=_json(run / "scores.json"),
-        reading=READING,
-        charts=_charts(stats),
-        last=stats[-1] if stats else None,
-        grids=_grids(run / "grids"),
-        memorisation=_image(run / "memorisation.png"),
-        written=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    with replacing(out) as beside:
-        beside.write_text(html, encoding="utf-8")
+    evaluation = without_folders(_json(run / "evaluation.json"))
+    try:
+        return environment.get_template("report.html").render(
+            title=title,
+            in_bundle=in_bundle,
+            facts=without_folders(run_facts(run)),
+            evaluation=evaluation,
+            spaces=_spaces(evaluation),
+            scores=without_folders(_json(run / "scores.json")),
+            reading=READING,
+            charts=_charts(stats),
+            last=stats[-1] if stats else None,
+            grids=_grids(run / "grids"),
+            memorisation=None if in_bundle else _image(run / "memorisation.png"),
+            written=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+    except (UndefinedError, KeyError) as error:
+        raise TrainingError(f"a file in {run} lacks what its report needs: {error}") from error
+
+
+def _spaces(evaluation: Any) -> list[tuple[str, str]]:
+    """Return name and digest of each feature space of an evaluation, once, in the order of the metrics."""
+    metrics = evaluation["metrics"] if evaluation else []
+    pairs = ((entry["feature_space"], entry["feature_digest"]) for entry in metrics if entry["feature_digest"])
+    return list(dict.fromkeys(pairs))
 
 
 def _json(path: Path) -> Any:
