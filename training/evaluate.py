@@ -26,6 +26,7 @@ FEATURE_EPOCHS, MAX_FEATURE_EPOCHS = 3, 30
 # larger pictures less often, so that it takes minutes.
 FEATURE_PIXELS = 180_000 * 28 * 28
 FEATURE_SEEDS = (0, 1)  # two independently trained feature networks must agree in order
+CHOICE_SAMPLES = 2000  # to choose a snapshot by: their bias is the same for all, and a dozen snapshots take seconds
 CAS_SPACE = "samples-cnn/1"  # the classifier trained on samples; its digest is the entry's
 PIXEL_SPACE = ("pixels/1", "")  # root mean square difference in grey levels; no network, so no digest
 _SMALL = 0.01
@@ -202,15 +203,15 @@ def _cas(
     return on_samples, cas.real_floor(train, holdout, net.num_classes, spent, path)
 
 
-def best_snapshot(run: Path, network: Architecture, evaluator: Evaluator, num_samples: int, say: Say) -> Trained:
-    """Score every snapshot of a run by FCD and return the lowest one; all scores go to `scores.json`."""
+def best_snapshot(run: Path, network: Architecture, evaluator: Evaluator, say: Say) -> Trained:
+    """Score every snapshot of a run by FCD of few samples and return the lowest; all scores go to `scores.json`."""
     scores: dict[str, float] = {}
     best: Trained | None = None
     for path in snapshots(run):
         trained = from_snapshot(path, network)
-        images, labels = _samples(trained, num_samples)
+        images, labels = _samples(trained, CHOICE_SAMPLES)
         scores[path.name] = evaluator.score(images, labels, quick=True).metric("fcd").value
-        say(f"snapshot {path.stem}: {trained.nimg} images, FCD {scores[path.name]:.3f} (n = {num_samples})")
+        say(f"snapshot {path.stem}: {trained.nimg} images, FCD {scores[path.name]:.3f} (n = {CHOICE_SAMPLES})")
         if best is None or scores[path.name] < scores[best.source.name]:
             best = trained
     assert best is not None  # snapshots() has refused an empty run

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from training.generators import from_bundle, run_facts
 from training.metrics import inception
 from training.metrics.fid import PROTOCOLS, Fid
 from training.presets import config_of
-from training.progress import save_grid
+from training.progress import duration, save_grid
 
 EVALUATION_NAME = "evaluation.json"
 PAIRS_NAME = "memorisation.png"
@@ -59,15 +60,20 @@ def run(options: argparse.Namespace) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
+    started = time.monotonic()
     fids = _fids(options, data)  # refused before hours of work, not after
     judges = evaluators(data, data_path, say)
     if is_run:
         network = config_of(run_facts(options.source)["config"]).network(size=data.size, num_classes=data.num_classes)
-        trained = best_snapshot(options.source, network, judges[0], options.samples, say)
+        trained = best_snapshot(options.source, network, judges[0], say)
     else:
         trained = from_bundle(options.source)
     judgement = judge(trained, judges, options.samples, data_path, say, fids=fids)
     _print(console, judgement, data)
+    took = time.monotonic() - started
+    if trained.elapsed_s:
+        share = f", {took / trained.elapsed_s:.1%} of the training that led to it ({duration(trained.elapsed_s)})"
+        say(f"measured in {duration(took)}{share}")
     if is_run:
         _keep(options.source, judgement)
         say(f"closest pairs, sample beside training picture: {options.source / PAIRS_NAME}")
