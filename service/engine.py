@@ -25,7 +25,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from service import rng
-from service.bundle import GOLDEN_SIZE, BundleError, Generator, Golden, Manifest
+from service.bundle import BundleError
+from service.generator import Generator
+from service.manifest import GOLDEN_SIZE, Golden, Manifest
 from service.sample import Sample
 
 Pixels = NDArray[np.uint8]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service import batcher, errors, rng
 from service.batcher import Batcher, BatchTiming, Done
-from service.bundle import Bundle, Manifest
+from service.bundle import Bundle
 from service.encoder import (
     AnimationFormat,
     Encoder,
@@ -23,6 +23,7 @@ from service.encoder import (
     strip,
 )
 from service.engine import Engine, Pixels
+from service.manifest import Manifest
 from service.metrics import BatchMetrics, Metrics
 from service.sample import Sample
 

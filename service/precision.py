@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from service.bundle import Bundle, BundleError, Generator, load
+from service.bundle import Bundle, BundleError
+from service.generator import Generator, load
 
 WORTHWHILE = 1.25  # speed-up that pays for the loss of precision; also keeps equal machines from choosing differently
 ROUNDS = 4

@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import service.bundle
+import service.generator
+import service.manifest
 import service.rng
 import training.latents
 import training.manifest
-from service.bundle import Bundle, Generator
+from service.bundle import Bundle
 from service.catalogue import Catalogue
 from service.encoder import Encoder
 from service.engine import LocalEngine, check_golden
+from service.generator import Generator
 from service.metrics import Metrics
 from service.operators import forbidden_operators
 from service.sample import Sample
@@ -86,7 +89,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     generator = tiny_generator(channels=channels, num_classes=num_classes)
     exported = ExportedGenerator(generator, mean_styles(generator)).eval()
     bundle = service.bundle.verify(folder)
-    return Served(folder, exported, bundle, service.bundle.load(bundle, CPU))
+    return Served(folder, exported, bundle, service.generator.load(bundle, CPU))
 
 
 @pytest.fixture
@@ -121,7 +124,7 @@ def test_bundle_with_a_report_is_accepted(tmp_path: Path) -> None:
     facts = tiny_facts(name="told", version=1)
     folder = export_bundle(tiny_generator(), facts, tmp_path, report="<!doctype html><p>What it is.")
     assert "report.html" in service.bundle.verify(folder).manifest.files
-    service.bundle.load(service.bundle.verify(folder), CPU)
+    service.generator.load(service.bundle.verify(folder), CPU)
 
     (folder / "report.html").write_text("<!doctype html><p>What it IS.", encoding="utf-8")
     with pytest.raises(service.bundle.BundleError, match=r"report\.html has SHA-256"):
@@ -254,7 +257,7 @@ def rgba(tmp_path: Path, one_thread: None) -> Path:
 def test_whole_bundle_is_verified_loaded_and_drawn(whole: Whole) -> None:
     """The service takes a bundle with every file, of every family, and draws from it."""
     bundle = service.bundle.verify(whole.folder)
-    generator = service.bundle.load(bundle, CPU)
+    generator = service.generator.load(bundle, CPU)
     z = training.latents.latents(range(2), whole.architecture.z_dim)
 
     assert {"discriminator.pt", "directions.safetensors"} < set(bundle.manifest.files)
@@ -353,14 +356,14 @@ def _fields(model: dict[str, Any]) -> dict[str, tuple[set[str], set[str]]]:
 def test_both_sides_have_the_same_manifest() -> None:
     """Writer and reader know the same fields; the reader leaves open only what is shown and not acted upon."""
     writer = _fields(training.manifest.Manifest.model_json_schema())
-    reader = _fields(service.bundle.Manifest.model_json_schema())
+    reader = _fields(service.manifest.Manifest.model_json_schema())
 
     assert {name: fields for name, fields in writer.items() if name not in ("MetricEntry", "TrainingFacts")} == reader
 
 
 def test_both_sides_keep_the_same_bounds() -> None:
     """A number or pattern that the writer lets pass is not refused by the reader, nor the other way round."""
-    writer, reader = (m.model_json_schema() for m in (training.manifest.Manifest, service.bundle.Manifest))
+    writer, reader = (m.model_json_schema() for m in (training.manifest.Manifest, service.manifest.Manifest))
     bounds = ("minimum", "maximum", "exclusiveMaximum", "pattern", "const", "minLength", "maxLength", "minItems")
 
     for part in ("", *reader["$defs"]):

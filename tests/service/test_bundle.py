@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.bundle import MAX_MANIFEST_BYTES, BundleError, discover, load, verify
+from service.bundle import MAX_MANIFEST_BYTES, BundleError, discover, verify
 from service.engine import LocalEngine
+from service.generator import load
 from service.rng import latents
 from service.sample import Sample
 from tests.builders import replace_file, rewrite_manifest, save_torchscript

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from service import precision
-from service.bundle import Bundle, Generator, load
+from service.bundle import Bundle
 from service.catalogue import Catalogue
 from service.encoder import Encoder
 from service.errors import ModelNotFound, ShuttingDown, Starting
+from service.generator import Generator, load
 from service.metrics import Metrics
 from service.pipeline import ServedModel
 from tests.builders import rewrite_manifest

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from service.bundle import Bundle, BundleError, Generator, Golden, Manifest, load, verify
+from service.bundle import Bundle, BundleError, verify
 from service.engine import LocalEngine, Pixels, batch_sizes, check_golden, choose_device
+from service.generator import Generator, load
+from service.manifest import Golden, Manifest
 from service.rng import latents
 from service.sample import Sample
 from service.sampler import Keyframe, path

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from service import errors, rng
-from service.bundle import Bundle, LabelEntry
+from service.bundle import Bundle
 from service.encoder import Encoder
+from service.manifest import LabelEntry
 from service.metrics import Metrics
 from service.pipeline import Look, ServedModel
 from service.sample import Sample

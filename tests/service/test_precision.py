@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from service import precision
-from service.bundle import Bundle, BundleError, load, verify
+from service.bundle import Bundle, BundleError, verify
+from service.generator import load
 from service.precision import candidates
 from service.rng import latents
 

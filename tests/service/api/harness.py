@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from PIL import Image
 
 from service.app import create_app
-from service.bundle import Bundle, Manifest
+from service.bundle import Bundle
+from service.manifest import Manifest
 from service.pipeline import ServedModel
 from service.sample import Sample
 from service.services import Services
