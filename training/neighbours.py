@@ -1,13 +1,15 @@
 """How near pictures lie to others: plain distances between small copies, or between any rows."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from training.data import to_float
+from training.metrics.nearest import nearest_rows
 
 THUMBNAIL_SIZE = 16
-_ROWS_AT_ONCE = 256
 
 
 @torch.inference_mode()
@@ -37,11 +39,4 @@ def nearest_distances(rows: Tensor, others: Tensor) -> Tensor:
     Returns:
         Root of the mean squared difference over the D values, float32, (N,), in the unit of the values.
     """
-    middle = others.mean(dim=0)  # far from the origin a product of matrices loses the digits of a small distance
-    centred = (others - middle).T.contiguous()
-    lengths = centred.square().sum(dim=0)
-    parts = []
-    for part in rows.split(_ROWS_AT_ONCE):
-        moved = part - middle
-        parts.append(torch.addmm(lengths, moved, centred, alpha=-2).amin(dim=1) + moved.square().sum(dim=1))
-    return torch.cat(parts).clamp(min=0).div(rows.shape[1]).sqrt()
+    return nearest_rows(rows, others).distance / math.sqrt(rows.shape[1])
