@@ -31,7 +31,7 @@ VITRINE_AUTH ?= off
 VITRINE_GET_POLICY ?= open
 VITRINE_HOST ?= 127.0.0.1
 
-.PHONY: help install format lint types contracts test cover serve train-smoke bench compare-presets compare-settings compare-dcgan all clean
+.PHONY: help install format lint types contracts test cover serve train-smoke bench compare-presets compare-settings compare-dcgan bars all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -113,6 +113,9 @@ compare-settings: $(VENV)/.stamp-bench ## train the 28x28 generator with one set
 
 compare-dcgan: $(VENV)/.stamp-bench ## this trainer against PyTorch's DCGAN example, at 64x64x3 (DATA64=; half an hour)
 	@$(PY) -m benchmarks.dcgan --data "$(DATA64)" $(BENCH_ARGS)
+
+bars: $(VENV)/.stamp-bench ## what 5 and 20 minutes of training reach on Fashion-MNIST, three seeds (DATA28=; 75 minutes)
+	@$(PY) -m benchmarks.bars --data "$(DATA28)" $(BENCH_ARGS)
 
 all: test train-smoke ## what CI runs
 

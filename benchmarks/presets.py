@@ -12,21 +12,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 from benchmarks.machine import describe, revision
+from benchmarks.quality import SAMPLES, Figures, figures, of_metrics, train, trainer_for
 from training import data as datasets
 from training.cli.presets import picture_side
-from training.cli.train import usable_threads
-from training.errors import DivergedError
 from training.evaluate import evaluators
-from training.loop import Budget, Run
 from training.metrics.evaluation import Evaluation, Evaluator
 from training.presets import PRESETS, TrainConfig, preset
-from training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
-SAMPLES = 10_000
 MODERN = {28: "fashion28", 64: "product64-cpu"}
 COLUMNS = ("FCD", "at the start", "recall", "coverage", "accuracy", "images/s")
 
@@ -37,13 +31,8 @@ class Row:
 
     name: str
     data: str
-    fcd: float
     fcd_at_start: float
-    recall: float
-    coverage: float
-    accuracy: float
-    images_per_s: float
-    images: int
+    figures: Figures
 
 
 def main() -> None:
@@ -66,8 +55,8 @@ def main() -> None:
             row, evaluation = _train(name, config, data, judge, options.minutes, threads)
             rows.append(row)
             print(json.dumps(asdict(row)), flush=True)
+            _store(rows, [*floors, _floor(data.name, evaluation)], options.minutes, threads)
         floors.append(_floor(data.name, evaluation))
-    _store(rows, floors, options.minutes, threads)
 
 
 def _runs(side: int, only: Sequence[str] | None) -> list[tuple[str, TrainConfig]]:
@@ -82,29 +71,18 @@ def _train(
 ) -> tuple[Row, Evaluation]:
     folder = Path("runs/compare") / name.replace(" --", "-")
     shutil.rmtree(folder, ignore_errors=True)
-    trainer = Trainer(config, data, threads=min(threads, usable_threads(config.batch_size)))
-    label = torch.arange(SAMPLES) % max(data.num_classes, 1)
-    z = torch.randn(SAMPLES, config.z_dim, generator=torch.Generator().manual_seed(0))
+    trainer = trainer_for(config, data, threads)
     trainer.finish_average()
-    start = judge.score(trainer.sample(z, label), label, quick=True).metric("fcd").value
-    session = Run(trainer, folder, Budget(minutes), snapshot_s=1e9, checkpoint_s=1e9, status=lambda line: None)
-    try:
-        session.train()
-    except DivergedError as error:
-        print(f"{name} diverged: {error}", flush=True)
-        session.snapshot()
-    evaluation = judge.score(trainer.sample(z, label), label)
+    start, _ = figures(trainer, judge, quick=True)
+    train(trainer, folder, minutes)
+    found, evaluation = figures(trainer, judge)
     trainer.pool.close()
-    found = {metric.name: metric.value for metric in evaluation.metrics}
-    speed = trainer.nimg / max(trainer.elapsed_s, 1e-9)
-    numbers = [found.get(key, float("nan")) for key in ("recall", "coverage", "accuracy")]
-    return Row(name, data.name, found["fcd"], start, *numbers, speed, trainer.nimg), evaluation
+    return Row(name, data.name, start.fcd, found), evaluation
 
 
 def _floor(data: str, evaluation: Evaluation) -> Row:
     found = {metric.name: metric.floor for metric in evaluation.metrics}
-    numbers = [found.get(key, float("nan")) for key in ("recall", "coverage", "accuracy")]
-    return Row("floor: real against real", data, found["fcd"], float("nan"), *numbers, float("nan"), 0)
+    return Row("floor: real against real", data, float("nan"), of_metrics(found, 0, float("nan")))
 
 
 def _store(rows: Sequence[Row], floors: Sequence[Row], minutes: float, threads: int) -> None:
@@ -141,8 +119,9 @@ def _line(row: Row) -> str:
     def shown(value: float, digits: int) -> str:
         return "" if value != value else f"{value:.{digits}f}"
 
-    cells = [shown(row.fcd, 2), shown(row.fcd_at_start, 1), shown(row.recall, 2), shown(row.coverage, 2)]
-    return "| " + " | ".join([row.name, *cells, shown(row.accuracy, 2), shown(row.images_per_s, 0)]) + " |"
+    found = row.figures
+    cells = [shown(found.fcd, 2), shown(row.fcd_at_start, 1), shown(found.recall, 2), shown(found.coverage, 2)]
+    return "| " + " | ".join([row.name, *cells, shown(found.accuracy, 2), shown(found.images_per_s, 0)]) + " |"
 
 
 if __name__ == "__main__":

@@ -15,20 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.machine import describe, revision
+from benchmarks.quality import SAMPLES, Figures, figures, train, trainer_for
 from training import data as datasets
 from training.data import PictureSet
-from training.errors import DivergedError
 from training.evaluate import evaluators
-from training.loop import Budget, Run
 from training.metrics.evaluation import Evaluator
 from training.presets import preset
-from training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
-SAMPLES = 10_000
 SEED = 1
 PRESET = "fashion28"
 # What the others change: the published form of the loss, and the first settings that worked.
@@ -66,11 +61,7 @@ class Row:
 
     name: str
     changes: dict[str, Any]
-    fcd: float
-    recall: float
-    coverage: float
-    accuracy: float
-    images: int
+    figures: Figures
     date: str
     commit: str
 
@@ -97,14 +88,18 @@ def main() -> None:
             print(output, end="", flush=True)
             if process.returncode:
                 raise SystemExit(f"a run ended with status {process.returncode}")
-            row = Row(**json.loads(output.splitlines()[-1]))
+            row = _row(json.loads(output.splitlines()[-1]))
             rows[row.name] = row
         _store([rows[name] for name in VARIATIONS if name in rows], options.minutes)
 
 
 def _stored() -> dict[str, Row]:
     path = RESULTS / "settings.json"
-    return {row["name"]: Row(**row) for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
+    return {row["name"]: _row(row) for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
+
+
+def _row(document: dict[str, Any]) -> Row:
+    return Row(**(document | {"figures": Figures(**document["figures"])}))
 
 
 def _start(name: str, options: argparse.Namespace) -> "subprocess.Popen[str]":
@@ -117,19 +112,11 @@ def _train(name: str, data: PictureSet, judge: Evaluator, minutes: float) -> Row
     folder = Path("runs/settings") / name.replace(" ", "-").replace(",", "").replace(":", "")
     shutil.rmtree(folder, ignore_errors=True)
     changes = VARIATIONS[name]
-    trainer = Trainer(preset(PRESET, **(BASE | changes)), data)
-    session = Run(trainer, folder, Budget(minutes), snapshot_s=1e9, checkpoint_s=1e9, status=lambda line: None)
-    try:
-        session.train()
-    except DivergedError as error:
-        print(f"{name} diverged: {error}", flush=True)
-    label = torch.arange(SAMPLES) % max(data.num_classes, 1)
-    z = torch.randn(SAMPLES, trainer.config.z_dim, generator=torch.Generator().manual_seed(0))
-    evaluation = judge.score(trainer.sample(z, label), label)
+    trainer = trainer_for(preset(PRESET, **(BASE | changes)), data, threads=1)
+    train(trainer, folder, minutes)
+    found, _ = figures(trainer, judge)
     trainer.pool.close()
-    found = {metric.name: metric.value for metric in evaluation.metrics}
-    numbers = [found.get(key, float("nan")) for key in ("fcd", "recall", "coverage", "accuracy")]
-    return Row(name, changes, *numbers, trainer.nimg, datetime.now(UTC).isoformat(timespec="seconds"), revision())
+    return Row(name, changes, found, datetime.now(UTC).isoformat(timespec="seconds"), revision())
 
 
 def _store(rows: list[Row], minutes: float) -> None:
@@ -153,8 +140,9 @@ def _store(rows: list[Row], minutes: float) -> None:
         "|---" * (len(COLUMNS) + 1) + "|",
     ]
     for row in rows:
-        figures = f"{row.fcd:.2f} | {row.recall:.2f} | {row.coverage:.2f} | {row.accuracy:.2f} | {row.images}"
-        lines.append(f"| {row.name} | {figures} |")
+        found = row.figures
+        numbers = f"{found.fcd:.2f} | {found.recall:.2f} | {found.coverage:.2f} | {found.accuracy:.2f} | {found.images}"
+        lines.append(f"| {row.name} | {numbers} |")
     (RESULTS / "settings.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 

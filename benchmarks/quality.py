@@ -1,0 +1,62 @@
+"""What a generator reached in a given time; shared by the benchmarks that train."""
+
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+
+import torch
+
+from training.cli.train import usable_threads
+from training.data import PictureSet
+from training.errors import DivergedError
+from training.loop import Budget, Run
+from training.metrics.evaluation import Evaluation, Evaluator
+from training.presets import TrainConfig
+from training.trainer import Trainer
+
+SAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one run; those that cannot be measured are not a number."""
+
+    fcd: float
+    recall: float
+    coverage: float
+    accuracy: float
+    images: int
+    images_per_s: float
+
+
+def trainer_for(config: TrainConfig, data: PictureSet, threads: int | None = None) -> Trainer:
+    """Return a trainer on so many threads, as far as they share the batch evenly; without a number on all cores."""
+    usable = usable_threads(config.batch_size)
+    return Trainer(config, data, threads=min(threads or usable, usable))
+
+
+def train(trainer: Trainer, folder: Path, minutes: float) -> None:
+    """Train for so many minutes, or finish what the folder holds; a run that diverges ends with what it has."""
+    session = Run(trainer, folder, Budget(minutes), snapshot_s=1e9, checkpoint_s=300, status=lambda line: None)
+    session.resume()
+    try:
+        session.train()
+    except DivergedError as error:
+        print(f"{folder.name} diverged: {error}", flush=True)
+        session.snapshot()
+
+
+def figures(trainer: Trainer, judge: Evaluator, *, quick: bool = False) -> tuple[Figures, Evaluation]:
+    """Return what `SAMPLES` samples of the averaged generator reach, from fixed latents, classes in equal shares."""
+    label = torch.arange(SAMPLES) % max(trainer.data.num_classes, 1)
+    z = torch.randn(SAMPLES, trainer.config.z_dim, generator=torch.Generator().manual_seed(0))
+    evaluation = judge.score(trainer.sample(z, label), label, quick=quick)
+    found = {metric.name: metric.value for metric in evaluation.metrics}
+    speed = trainer.nimg / max(trainer.elapsed_s, 1e-9)
+    return of_metrics(found, trainer.nimg, speed), evaluation
+
+
+def of_metrics(found: dict[str, float], images: int, images_per_s: float) -> Figures:
+    """Return the figures among metrics by their names."""
+    fcd, recall, coverage, accuracy = (found.get(key, nan) for key in ("fcd", "recall", "coverage", "accuracy"))
+    return Figures(fcd, recall, coverage, accuracy, images, images_per_s)
