@@ -15,6 +15,7 @@ from service import problems
 from service.api import catalogue as catalogue_routes
 from service.api import generate, interpolate, probes
 from service.api.answers import EXPOSED_HEADERS
+from service.cache import PictureCache
 from service.catalogue import Catalogue
 from service.encoder import Encoder
 from service.metrics import Metrics
@@ -28,7 +29,9 @@ def create_app(settings: Settings) -> FastAPI:
     """Return the application. It answers probes at once, and pictures as soon as the models are loaded."""
     metrics = Metrics()
     encoder = Encoder(settings.encode_threads)
-    services = Services(settings, Catalogue(settings, encoder, metrics), encoder, metrics)
+    results = {result: metrics.cache.labels(result) for result in ("hit", "miss", "shared")}
+    cache: PictureCache[str] = PictureCache(int(settings.cache_mb * 1e6), lambda result: results[result].inc())
+    services = Services(settings, Catalogue(settings, encoder, metrics), encoder, metrics, cache)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -52,6 +52,12 @@ class Metrics:
             "vitrine_rejected", "Requests refused before the queue.", ("reason",), registry=registry
         )
         self.cancelled = Counter("vitrine_cancelled", "Requests whose client left.", ("stage",), registry=registry)
+        self.cache = Counter(
+            "vitrine_cache",
+            "Pictures asked for by GET: kept (hit), drawn (miss), or being drawn for another request (shared).",
+            ("result",),
+            registry=registry,
+        )
         self.batch_limit_images = Gauge(
             "vitrine_batch_limit_images", "Images that a batch may have.", registry=registry
         )

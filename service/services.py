@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from service.cache import PictureCache
 from service.catalogue import Catalogue
 from service.encoder import Encoder
 from service.metrics import Metrics
@@ -18,6 +19,7 @@ class Services:
     catalogue: Catalogue
     encoder: Encoder
     metrics: Metrics
+    cache: PictureCache[str]  # with the `Server-Timing` of what was drawn
 
 
 def services_of(request: Request) -> Services:

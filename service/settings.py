@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     max_frames: int = Field(default=240, ge=2)
     request_timeout_s: float = Field(default=30, gt=0, le=3600)
     encode_threads: int = Field(default=2, ge=1, le=64)
+    cache_mb: float = Field(default=64, ge=0, le=65536)
     auth: Literal["on", "off"] = "on"
     get_policy: Literal["open", "preset", "signed"] = "preset"
     cors_origins: str = ""

@@ -1,15 +1,18 @@
 """Pictures to HTTP answers: headers, JSON entries, provenance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from fastapi import Response
+from fastapi import Request, Response
 
 from service import negotiation
+from service.api.connection import while_connected
 from service.batcher import BatchTiming
+from service.cache import PictureCache
 from service.pipeline import Order, ServedModel
 
 TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+KEPT_TIMING = 'cache;desc="hit", queue;dur=0, forward;dur=0, encode;dur=0'
 EXPOSED_HEADERS = (
     "ETag",
     "Content-Location",
@@ -30,6 +33,38 @@ def model_headers(model: ServedModel) -> dict[str, str]:
         "Cross-Origin-Resource-Policy": "cross-origin",
         "X-Content-Type-Options": "nosniff",
     }
+
+
+async def kept_or_made(
+    request: Request,
+    cache: PictureCache[str],
+    key: str,
+    make: Callable[[float], Awaitable[tuple[bytes, str]]],
+    limit_s: float,
+    answer: Callable[[bytes, str], Response],
+) -> Response:
+    """Answer with the body that is kept for `key`, or with one that is made now, for all who ask for it.
+
+    Args:
+        request: Whose client may leave.
+        cache: Where bodies are kept.
+        key: The answer's `ETag`.
+        make: Makes body and `Server-Timing` within so many seconds.
+        limit_s: Seconds until this request's deadline.
+        answer: Makes the response of a body and a `Server-Timing`.
+
+    Returns:
+        The response.
+
+    Raises:
+        VitrineError: As `make`.
+        ClientLeft: If the client left.
+    """
+    kept = cache.find(key)
+    if kept is not None:
+        return answer(kept, KEPT_TIMING)
+    body, timing = await while_connected(request, cache.get(key, make, timeout_s=limit_s))
+    return answer(body, timing)
 
 
 def server_timing(timing: BatchTiming, encode_s: float) -> str:

@@ -231,7 +231,16 @@ async def _answer_get(request: Request, services: Services, job: Job, cache: str
     limit = timeout_s(request, services.settings.request_timeout_s)
     if job.representation.kind == "json":
         return await while_connected(request, _json(job, limit, {"b64", "url"}, headers))
-    return await while_connected(request, _image(job, limit, headers))
+    if "ETag" not in headers:
+        return await while_connected(request, _image(job, limit, headers))
+    return await answers.kept_or_made(
+        request,
+        services.cache,
+        headers["ETag"],
+        lambda limit_s: _encoded(job, limit_s),
+        limit,
+        lambda body, timing: _picture(job, body, timing, headers),
+    )
 
 
 def _etag(job: Job) -> str:
@@ -249,18 +258,28 @@ def _etag(job: Job) -> str:
 
 
 async def _image(job: Job, limit_s: float, headers: dict[str, str]) -> Response:
+    body, timing = await _encoded(job, limit_s)
+    return _picture(job, body, timing, headers)
+
+
+async def _encoded(job: Job, limit_s: float) -> tuple[bytes, str]:
+    """Return the file, and what `Server-Timing` says of it."""
     text = _text(job)
     if job.columns:
         pixels, timing = await job.model.draw([order.sample for order in job.orders], limit_s)
         body, encode_s = await job.model.still(pixels, job.look, job.form, text, job.columns)
     else:
         body, timing, encode_s = await job.model.picture(job.orders[0], job.look, job.form, text, limit_s)
+    return body, answers.server_timing(timing, encode_s)
+
+
+def _picture(job: Job, body: bytes, timing: str, headers: dict[str, str]) -> Response:
     headers |= job.location | answers.model_headers(job.model)
     if job.representation.vary:
         headers["Vary"] = "Accept"
     if job.orders[0].seed is not None:
         headers["X-Seed"] = ",".join(str(order.seed) for order in job.orders)
-    headers["Server-Timing"] = answers.server_timing(timing, encode_s)
+    headers["Server-Timing"] = timing
     return Response(body, 200, headers, MEDIA_TYPES[job.form])
 
 

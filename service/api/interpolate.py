@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -14,6 +15,7 @@ from service.api.inputs import parse_body, parse_query, timeout_s
 from service.api.looks import look
 from service.api.routes import PlainRoute
 from service.encoder import ENCODER_VERSION, AnimationFormat
+from service.engine import Pixels
 from service.errors import InvalidParameters, NotAcceptable
 from service.negotiation import MEDIA_TYPES, Representation
 from service.pipeline import Look, ServedModel
@@ -41,6 +43,33 @@ class Stop:
     seed: int | None
     latent: Sequence[float] | None
     label: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A request for a way through pictures, resolved against its model."""
+
+    model: ServedModel
+    samples: list[Sample]
+    stops: Sequence[Stop]
+    look: Look
+    representation: Representation
+    parameters: InterpolateQuery | InterpolateBody
+
+    @property
+    def text(self) -> dict[str, str] | None:
+        """What is embedded in every file."""
+        if not self.parameters.metadata:
+            return None
+        seeds = answers.seeds_fact([stop.seed for stop in self.stops])
+        return answers.model_facts(self.model, self.samples[0].truncation_psi) | seeds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that say what was drawn."""
+        seeds = [stop.seed for stop in self.stops]
+        known = {} if None in seeds else {"X-Seed": ",".join(str(seed) for seed in seeds)}
+        return answers.model_headers(self.model) | known
 
 
 @router.get(
@@ -162,8 +191,20 @@ async def _answer(
         if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
             return answers.not_modified(headers)
     limit = timeout_s(request, services.settings.request_timeout_s)
-    work = _draw(model, samples, stops, finish, representation, parameters, headers, limit)
-    return await while_connected(request, work)
+    way = Way(model, samples, stops, finish, representation, parameters)
+    headers |= way.headers
+    if representation.kind == "json":
+        return await while_connected(request, _json(way, headers, limit))
+
+    def answer(body: bytes, timing: str) -> Response:
+        return Response(body, 200, headers | {"Server-Timing": timing}, MEDIA_TYPES[representation.format])
+
+    if "ETag" not in headers:
+        return answer(*await while_connected(request, _encoded(way, limit)))
+    key = headers["ETag"]
+    return await answers.kept_or_made(
+        request, services.cache, key, lambda limit_s: _encoded(way, limit_s), limit, answer
+    )
 
 
 def _represent(request: Request, parameters: InterpolateQuery | InterpolateBody) -> Representation:
@@ -176,58 +217,43 @@ def _represent(request: Request, parameters: InterpolateQuery | InterpolateBody)
     return representation
 
 
-async def _draw(
-    model: ServedModel,
-    samples: list[Sample],
-    stops: Sequence[Stop],
-    finish: Look,
-    representation: Representation,
-    parameters: InterpolateQuery | InterpolateBody,
-    headers: dict[str, str],
-    limit_s: float,
-) -> Response:
-    pixels, timing = await model.draw(samples, limit_s, "/steps")
-    form: AnimationFormat = representation.format  # type: ignore[assignment]
-    seeds = [stop.seed for stop in stops]
-    facts = answers.model_facts(model, samples[0].truncation_psi) | answers.seeds_fact(seeds)
-    text = facts if parameters.metadata else None
-    headers |= answers.model_headers(model)
-    if None not in seeds:
-        headers["X-Seed"] = ",".join(str(seed) for seed in seeds)
-    if representation.kind == "json" and parameters.layout == "frames":
-        files, encode_s = await model.stills(pixels, finish, "png", [text] * len(pixels))
-        width, height = model.output_size(finish.size)
-        document = {
-            "model": model.manifest.id,
-            "digest": f"sha256:{model.bundle.digest}",
-            "fps": parameters.fps,
-            "frames": [
-                {
-                    "index": index,
-                    "width": width,
-                    "height": height,
-                    "media_type": "image/png",
-                    "b64": base64.b64encode(file).decode(),
-                }
-                for index, file in enumerate(files)
-            ],
-            "timing_ms": answers.timing_ms(timing, encode_s),
-        }
-        headers["Server-Timing"] = answers.server_timing(timing, encode_s)
-        return Response(json.dumps(document), 200, headers, negotiation.JSON)
-    if parameters.layout == "strip":
-        body, encode_s = await model.film_strip(pixels, finish, text)
+async def _encoded(way: Way, limit_s: float) -> tuple[bytes, str]:
+    """Return the animation or the strip, and what `Server-Timing` says of it."""
+    pixels, timing = await way.model.draw(way.samples, limit_s, "/steps")
+    body, encode_s = await _as_one_file(way, pixels)
+    return body, answers.server_timing(timing, encode_s)
+
+
+async def _as_one_file(way: Way, pixels: Sequence[Pixels]) -> tuple[bytes, float]:
+    if way.parameters.layout == "strip":
+        return await way.model.film_strip(pixels, way.look, way.text)
+    form: AnimationFormat = way.representation.format  # type: ignore[assignment]
+    return await way.model.animation(pixels, way.look, form, way.parameters.fps, way.text)
+
+
+async def _json(way: Way, headers: dict[str, str], limit_s: float) -> Response:
+    model = way.model
+    pixels, timing = await model.draw(way.samples, limit_s, "/steps")
+    document: dict[str, Any] = {"model": model.manifest.id, "digest": f"sha256:{model.bundle.digest}"}
+    if way.parameters.layout == "frames":
+        files, encode_s = await model.stills(pixels, way.look, "png", [way.text] * len(pixels))
+        width, height = model.output_size(way.look.size)
+        document["fps"] = way.parameters.fps
+        document["frames"] = [
+            {
+                "index": index,
+                "width": width,
+                "height": height,
+                "media_type": "image/png",
+                "b64": base64.b64encode(file).decode(),
+            }
+            for index, file in enumerate(files)
+        ]
     else:
-        body, encode_s = await model.animation(pixels, finish, form, parameters.fps, text)
+        body, encode_s = await _as_one_file(way, pixels)
+        document["media_type"] = MEDIA_TYPES[way.representation.format]
+        document["frame_count"] = len(pixels)
+        document["b64"] = base64.b64encode(body).decode()
+    document["timing_ms"] = answers.timing_ms(timing, encode_s)
     headers["Server-Timing"] = answers.server_timing(timing, encode_s)
-    if representation.kind == "json":
-        document = {
-            "model": model.manifest.id,
-            "digest": f"sha256:{model.bundle.digest}",
-            "media_type": MEDIA_TYPES[form],
-            "frame_count": len(pixels),
-            "b64": base64.b64encode(body).decode(),
-            "timing_ms": answers.timing_ms(timing, encode_s),
-        }
-        return Response(json.dumps(document), 200, headers, negotiation.JSON)
-    return Response(body, 200, headers, MEDIA_TYPES[form])
+    return Response(json.dumps(document), 200, headers, negotiation.JSON)

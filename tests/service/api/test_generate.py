@@ -362,7 +362,7 @@ async def test_named_version_is_served_though_there_is_a_newer_one(client: httpx
 
 async def test_known_etag_is_answered_304_without_the_engine() -> None:
     """If-None-Match with the picture's ETag saves the drawing, and the answer has the headers that RFC 9110 wants."""
-    async with faked() as (client, engine, _):
+    async with faked(cache_mb=0) as (client, engine, _):
         full = await client.get("/generate?seed=1&label=bag")
         assert len(engine.batches) == 1
         tag = full.headers["etag"]

@@ -1,0 +1,117 @@
+"""GETs that ask for the same picture: drawn once, kept, and shared; what must not be kept is not."""
+
+import asyncio
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests.service.api.harness import Connection, faked, queued, until
+
+PERMALINK = "/i/tiny@1/5.png?label=bag"
+
+
+def cached(app: FastAPI, result: str) -> float:
+    return app.state.services.metrics.registry.get_sample_value("vitrine_cache_total", {"result": result}) or 0.0
+
+
+def lasting(answer: httpx.Response) -> dict[str, str]:
+    """Return the headers that do not depend on when the answer was given."""
+    return {name: value for name, value in answer.headers.items() if name not in ("server-timing", "x-request-id")}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        PERMALINK,
+        "/generate?seed=5",
+        "/generate?seed=5&n=3",
+        "/generate?seed=5&format=webp",
+        "/interpolate?from=1&to=2&steps=3",
+        "/interpolate?from=1&to=2&steps=3&layout=strip",
+    ],
+)
+async def test_second_get_is_answered_without_the_engine(target: str) -> None:
+    """The kept picture has the same bytes and headers, and says that it was kept."""
+    async with faked() as (client, engine, app):
+        first = await client.get(target)
+        assert first.status_code == 200
+        drawn = len(engine.batches)
+        assert drawn
+        second = await client.get(target)
+        assert len(engine.batches) == drawn
+        assert second.content == first.content
+        assert lasting(second) == lasting(first)
+        assert 'cache;desc="hit"' in second.headers["server-timing"]
+        assert "cache" not in first.headers["server-timing"]
+        assert (cached(app, "miss"), cached(app, "hit")) == (1, 1)
+
+
+async def test_one_picture_by_several_addresses_is_drawn_once() -> None:
+    """The cache knows pictures, not addresses; each answer keeps the headers of its own address."""
+    async with faked() as (client, engine, _):
+        permanent = await client.get(PERMALINK)
+        query = await client.get("/generate?model=tiny@1&seed=5&label=handbag&format=png&download=bag.png")
+        assert query.content == permanent.content
+        assert query.headers["content-disposition"] == 'attachment; filename="bag.png"'
+        assert query.headers["vary"] == "Accept"
+        assert "vary" not in permanent.headers
+        assert len(engine.batches) == 1
+
+
+async def test_burst_of_identical_gets_runs_the_model_once() -> None:
+    """A thousand browsers that ask for one picture at once cost one row of one batch."""
+    async with faked() as (client, engine, app):
+        engine.open.clear()
+        requests = [asyncio.create_task(client.get(PERMALINK)) for _ in range(1000)]
+        await until(lambda: cached(app, "shared") == 999)
+        engine.open.set()
+        answers = await asyncio.gather(*requests)
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.content for answer in answers}) == 1
+        assert sum(map(len, engine.batches)) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "arguments"),
+    [
+        ("GET", "/generate?label=bag", {}),
+        ("GET", "/generate?seed=5", {"headers": {"Accept": "application/json"}}),
+        ("POST", "/generate", {"json": {"seed": 5}}),
+        ("POST", "/interpolate", {"json": {"from": 1, "to": 2, "steps": 3}}),
+    ],
+)
+async def test_what_may_not_be_kept_is_drawn_each_time(method: str, target: str, arguments: dict[str, object]) -> None:
+    """Answers without a seed of their own, answers to POST, and JSON, which tells its own timing."""
+    async with faked() as (client, engine, app):
+        for times in (1, 2):
+            answer = await client.request(method, target, **arguments)
+            assert answer.status_code == 200
+            batches = len(engine.batches)
+            assert batches >= times
+        assert sum(map(len, engine.batches)) in (2, 6)
+        assert cached(app, "hit") == cached(app, "miss") == 0
+
+
+async def test_failure_is_not_kept() -> None:
+    """After the engine failed the same address is drawn anew."""
+    async with faked() as (client, engine, _):
+        engine.error = RuntimeError("device lost")
+        assert (await client.get(PERMALINK)).status_code == 503
+        engine.error = None
+        assert (await client.get(PERMALINK)).status_code == 200
+        assert len(engine.batches) == 2
+
+
+async def test_client_that_leaves_does_not_take_the_picture_from_the_others() -> None:
+    """The one that computes leaves while the engine works: the other one gets its picture nevertheless."""
+    async with faked() as (client, engine, app):
+        engine.open.clear()
+        leaving = Connection(app, PERMALINK)
+        await until(lambda: len(engine.batches) == 1)
+        staying = asyncio.create_task(client.get(PERMALINK))
+        await until(lambda: cached(app, "shared") == 1)
+        await leaving.leave()
+        await until(lambda: queued(app) == 1)
+        engine.open.set()
+        assert (await staying).status_code == 200
