@@ -103,6 +103,7 @@ class LocalEngine:
 
         Raises:
             ValueError: If there are too many.
+            MemoryError: If they do not fit into the device's memory.
         """
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, samples)
 
@@ -161,6 +162,13 @@ class LocalEngine:
         size = next((size for size in self.sizes if size >= len(samples)), None)
         if size is None:
             raise ValueError(f"{len(samples)} samples do not fit into a batch of {self.max_batch_size}")
+        try:
+            return self._draw(samples, size)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise MemoryError(str(error).splitlines()[0]) from error
+
+    def _draw(self, samples: Sequence[Sample], size: int) -> Sequence[Pixels]:
         with torch.inference_mode():
             w = self._styles(samples)
             if size > len(samples):

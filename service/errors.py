@@ -14,7 +14,8 @@ VitrineError
 ├── Unavailable 503
 │   ├── Starting                  the model is being loaded, or was refused; Retry-After
 │   ├── ShuttingDown              draining; Retry-After
-│   └── EngineUnavailable         the device does not answer
+│   ├── EngineUnavailable         the device does not answer
+│   └── OutOfMemory               one picture does not fit into its memory
 └── DeadlineExceeded 504
 
 `service.problems` turns any of them into RFC 9457 problem+json.
@@ -134,6 +135,12 @@ class EngineUnavailable(Unavailable):
     """The device raised an error on this batch."""
 
     slug, title = "engine-unavailable", "Engine unavailable"
+
+
+class OutOfMemory(Unavailable):
+    """One picture alone does not fit into the device's memory."""
+
+    slug, title = "out-of-memory", "Out of memory"
 
 
 class DeadlineExceeded(VitrineError):

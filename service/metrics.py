@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
+from service.batcher import Observer
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _FINE_SECONDS = (0.0001, 0.00025, 0.0005, *_SECONDS)
 _BATCH = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
@@ -58,6 +60,7 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self.oom = Counter("vitrine_oom", "Batches that did not fit into the device's memory.", registry=registry)
         self.batch_limit_images = Gauge(
             "vitrine_batch_limit_images", "Images that a batch may have.", registry=registry
         )
@@ -74,7 +77,7 @@ class Metrics:
         self.draining = Gauge("vitrine_draining", "Whether the server is shutting down.", registry=registry)
 
 
-class BatchMetrics:
+class BatchMetrics(Observer):
     """The batcher's observer: what it tells, as metrics of one model."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
@@ -105,6 +108,11 @@ class BatchMetrics:
     def cancelled(self, stage: str) -> None:
         """Count a request whose client left."""
         self._metrics.cancelled.labels(stage).inc()
+
+    def out_of_memory(self, ceiling: int) -> None:
+        """Count a batch that did not fit, and show what one may have now."""
+        self._metrics.oom.inc()
+        self._metrics.batch_limit_images.set(ceiling)
 
     def depth(self, queued: int, in_flight: int) -> None:
         """Move the gauges, which all models share, by what has changed for this one."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import batcher, errors, rng
-from service.batcher import Batcher, BatchTiming, Done
+from service.batcher import Batcher, BatchTiming, Done, Terms
 from service.bundle import Bundle
 from service.encoder import (
     AnimationFormat,
@@ -212,13 +212,13 @@ class ServedModel:
         return np.array(values, np.float32)
 
     async def draw(
-        self, samples: Sequence[Sample], timeout_s: float, pointer: str = "/n"
+        self, samples: Sequence[Sample], terms: Terms, pointer: str = "/n"
     ) -> tuple[list[Pixels], BatchTiming]:
         """Draw pictures, uint8 (H, W, C) each, in order, and say how long the slowest one took.
 
         Args:
             samples: At least one.
-            timeout_s: Seconds from now until the deadline.
+            terms: Its deadline and its urgency.
             pointer: The field to name if they never fit the queue.
 
         Returns:
@@ -231,12 +231,12 @@ class ServedModel:
             ShuttingDown: If the server is stopping.
             EngineUnavailable: If the engine failed on their batch.
         """
-        done = await self._submit([Piece(sample) for sample in samples], timeout_s, pointer)
+        done = await self._submit([Piece(sample) for sample in samples], terms, pointer)
         slowest = max(done, key=lambda item: item.timing.queue_s + item.timing.run_s)
         return [item.value.pixels for item in done], slowest.timing
 
     async def picture(
-        self, order: Order, look: Look, form: StillFormat, text: Mapping[str, str] | None, timeout_s: float
+        self, order: Order, look: Look, form: StillFormat, text: Mapping[str, str] | None, terms: Terms
     ) -> tuple[bytes, BatchTiming, float]:
         """Draw and encode one picture.
 
@@ -245,7 +245,7 @@ class ServedModel:
             look: What to do to it.
             form: Its format.
             text: What to embed.
-            timeout_s: Seconds from now until the deadline.
+            terms: Its deadline and its urgency.
 
         Returns:
             The file, the timing of its batch, and the seconds that encoding took.
@@ -255,9 +255,9 @@ class ServedModel:
         """
         shape = self.manifest.height * self.manifest.width * self.manifest.channels
         if form == "png" and look.size is None and look.background is None and shape <= BATCHED_PNG_BYTES:
-            (done,) = await self._submit([Piece(order.sample, text or {})], timeout_s, "/n")
+            (done,) = await self._submit([Piece(order.sample, text or {})], terms, "/n")
             return done.value.png, done.timing, done.value.encode_s
-        pixels, timing = await self.draw([order.sample], timeout_s)
+        pixels, timing = await self.draw([order.sample], terms)
         body, encode_s = await self.still(pixels, look, form, text)
         return body, timing, encode_s
 
@@ -283,9 +283,9 @@ class ServedModel:
             for one, piece in zip(pixels, pieces, strict=True)
         ]
 
-    async def _submit(self, pieces: Sequence[Piece], timeout_s: float, pointer: str) -> list[Done[Drawn]]:
+    async def _submit(self, pieces: Sequence[Piece], terms: Terms, pointer: str) -> list[Done[Drawn]]:
         try:
-            return await self.batcher.submit(pieces, timeout_s=timeout_s)
+            return await self.batcher.submit(pieces, terms)
         except batcher.RequestTooLarge as error:
             raise errors.InvalidParameters.of(pointer, str(error)) from error
         except batcher.QueueFull as error:
@@ -294,7 +294,10 @@ class ServedModel:
         except batcher.Draining as error:
             raise errors.ShuttingDown("the server is shutting down", headers={"Retry-After": "1"}) from error
         except batcher.DeadlineExceeded as error:
-            raise errors.DeadlineExceeded(f"not drawn within {timeout_s:g} s") from error
+            raise errors.DeadlineExceeded(f"not drawn within {terms.timeout_s:g} s") from error
+        except batcher.OutOfMemory as error:
+            retry = {"Retry-After": OUT_OF_SERVICE_RETRY_S}
+            raise errors.OutOfMemory("one picture does not fit into the device's memory", headers=retry) from error
         except batcher.BackendFailure as error:
             retry = {"Retry-After": OUT_OF_SERVICE_RETRY_S}
             raise errors.EngineUnavailable("the engine failed on this batch", headers=retry) from error

@@ -1,13 +1,14 @@
 """Pictures to HTTP answers: headers, JSON entries, provenance."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request, Response
 
 from service import negotiation
 from service.api.connection import while_connected
-from service.batcher import BatchTiming
+from service.batcher import BatchTiming, Terms
 from service.cache import PictureCache
 from service.pipeline import Order, ServedModel
 
@@ -39,8 +40,8 @@ async def kept_or_made(
     request: Request,
     cache: PictureCache[str],
     key: str,
-    make: Callable[[float], Awaitable[tuple[bytes, str]]],
-    limit_s: float,
+    make: Callable[[Terms], Awaitable[tuple[bytes, str]]],
+    terms: Terms,
     answer: Callable[[bytes, str], Response],
 ) -> Response:
     """Answer with the body that is kept for `key`, or with one that is made now, for all who ask for it.
@@ -49,8 +50,8 @@ async def kept_or_made(
         request: Whose client may leave.
         cache: Where bodies are kept.
         key: The answer's `ETag`.
-        make: Makes body and `Server-Timing` within so many seconds.
-        limit_s: Seconds until this request's deadline.
+        make: Makes body and `Server-Timing`.
+        terms: This request's deadline and urgency.
         answer: Makes the response of a body and a `Server-Timing`.
 
     Returns:
@@ -63,7 +64,11 @@ async def kept_or_made(
     kept = cache.find(key)
     if kept is not None:
         return answer(kept, KEPT_TIMING)
-    body, timing = await while_connected(request, cache.get(key, make, timeout_s=limit_s))
+
+    def made(timeout_s: float) -> Awaitable[tuple[bytes, str]]:
+        return make(replace(terms, timeout_s=timeout_s))
+
+    body, timing = await while_connected(request, cache.get(key, made, timeout_s=terms.timeout_s))
     return answer(body, timing)
 
 

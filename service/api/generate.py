@@ -11,9 +11,10 @@ from fastapi import APIRouter, Request, Response
 from service import negotiation
 from service.api import answers
 from service.api.connection import while_connected
-from service.api.inputs import consecutive, first_seed, parse_body, parse_query, timeout_s
+from service.api.inputs import consecutive, first_seed, parse_body, parse_query, terms_of
 from service.api.looks import look
 from service.api.routes import PlainRoute
+from service.batcher import Terms
 from service.encoder import ENCODER_VERSION, StillFormat
 from service.errors import InvalidParameters, NotFound
 from service.negotiation import MEDIA_TYPES, Representation
@@ -149,10 +150,10 @@ async def post_generate(request: Request) -> Response:
             seeds = consecutive(first_seed(body.seed, request), count)
         orders = model.orders(seeds, labels, body.truncation_psi)
     job = _job(request, services, model, orders, body)
-    limit = timeout_s(request, services.settings.request_timeout_s)
+    terms = terms_of(request, services.settings.request_timeout_s)
     if job.representation.kind == "json":
-        return await while_connected(request, _json(job, limit, body.include))
-    return await while_connected(request, _image(job, limit, {"Cache-Control": negotiation.NO_STORE}))
+        return await while_connected(request, _json(job, terms, body.include))
+    return await while_connected(request, _image(job, terms, {"Cache-Control": negotiation.NO_STORE}))
 
 
 def _check_n(counted: str, count: int, services: Services) -> None:
@@ -228,17 +229,17 @@ async def _answer_get(request: Request, services: Services, job: Job, cache: str
             return answers.not_modified(headers)
     if download is not None:
         headers["Content-Disposition"] = f'attachment; filename="{download}"'
-    limit = timeout_s(request, services.settings.request_timeout_s)
+    terms = terms_of(request, services.settings.request_timeout_s)
     if job.representation.kind == "json":
-        return await while_connected(request, _json(job, limit, {"b64", "url"}, headers))
+        return await while_connected(request, _json(job, terms, {"b64", "url"}, headers))
     if "ETag" not in headers:
-        return await while_connected(request, _image(job, limit, headers))
+        return await while_connected(request, _image(job, terms, headers))
     return await answers.kept_or_made(
         request,
         services.cache,
         headers["ETag"],
-        lambda limit_s: _encoded(job, limit_s),
-        limit,
+        lambda terms: _encoded(job, terms),
+        terms,
         lambda body, timing: _picture(job, body, timing, headers),
     )
 
@@ -257,19 +258,19 @@ def _etag(job: Job) -> str:
     return negotiation.etag(job.model.identity, ENCODER_VERSION, parameters)
 
 
-async def _image(job: Job, limit_s: float, headers: dict[str, str]) -> Response:
-    body, timing = await _encoded(job, limit_s)
+async def _image(job: Job, terms: Terms, headers: dict[str, str]) -> Response:
+    body, timing = await _encoded(job, terms)
     return _picture(job, body, timing, headers)
 
 
-async def _encoded(job: Job, limit_s: float) -> tuple[bytes, str]:
+async def _encoded(job: Job, terms: Terms) -> tuple[bytes, str]:
     """Return the file, and what `Server-Timing` says of it."""
     text = _text(job)
     if job.columns:
-        pixels, timing = await job.model.draw([order.sample for order in job.orders], limit_s)
+        pixels, timing = await job.model.draw([order.sample for order in job.orders], terms)
         body, encode_s = await job.model.still(pixels, job.look, job.form, text, job.columns)
     else:
-        body, timing, encode_s = await job.model.picture(job.orders[0], job.look, job.form, text, limit_s)
+        body, timing, encode_s = await job.model.picture(job.orders[0], job.look, job.form, text, terms)
     return body, answers.server_timing(timing, encode_s)
 
 
@@ -292,9 +293,9 @@ def _text(job: Job) -> dict[str, str] | None:
     return common if len(facts) == 1 else common | answers.seeds_fact([order.seed for order in job.orders])
 
 
-async def _json(job: Job, limit_s: float, include: set[Any], headers: dict[str, str] | None = None) -> Response:
+async def _json(job: Job, terms: Terms, include: set[Any], headers: dict[str, str] | None = None) -> Response:
     model = job.model
-    pixels, timing = await model.draw([order.sample for order in job.orders], limit_s)
+    pixels, timing = await model.draw([order.sample for order in job.orders], terms)
     texts = [answers.provenance(model, order) if job.metadata else None for order in job.orders]
     files, encode_s = await model.stills(pixels, job.look, job.form, texts) if "b64" in include else ([], 0.0)
     width, height = model.output_size(job.look.size)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from service.api.connection import ClientLeft
+from service.batcher import DEFAULT_URGENCY, Terms
 from service.errors import FieldError, InvalidParameters, Malformed, TooLarge, UnsupportedMediaType
 from service.problems import invalid_parameters, pointer_to
 from service.rng import MAX_SEED
@@ -19,6 +20,7 @@ from service.sampler import seed_from
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_BODY_BYTES, MAX_LATENTS_BODY_BYTES = 64 << 10, 1 << 20
+_URGENCY = re.compile(r"(?:^|[,\s])u\s*=\s*([0-7])\s*(?:$|[,;])")
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])")
 
 
@@ -116,7 +118,19 @@ def consecutive(seed: int, count: int) -> list[int]:
     return [(seed + index) % (MAX_SEED + 1) for index in range(count)]
 
 
-def timeout_s(request: Request, limit: float) -> float:
-    """Return the seconds that the request may take: the service's limit, or less by `Prefer: wait=N` (RFC 7240)."""
-    found = _PREFER_WAIT.search(request.headers.get("prefer", ""))
-    return min(limit, float(found.group(1))) if found else limit
+def terms_of(request: Request, limit_s: float) -> Terms:
+    """Return what the request asks of the queue.
+
+    Args:
+        request: With `Prefer: wait=N` (RFC 7240) it takes less time than the service's limit, with `Priority: u=N`
+            (RFC 9218) it has another urgency than 3; what these headers hold besides, or wrongly, is ignored.
+        limit_s: The service's limit.
+
+    Returns:
+        Deadline and urgency.
+    """
+    wait = _PREFER_WAIT.search(request.headers.get("prefer", ""))
+    urgency = _URGENCY.search(request.headers.get("priority", ""))
+    return Terms(
+        min(limit_s, float(wait.group(1))) if wait else limit_s, int(urgency.group(1)) if urgency else DEFAULT_URGENCY
+    )

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Request, Response
 from service import negotiation, rng, sampler
 from service.api import answers
 from service.api.connection import while_connected
-from service.api.inputs import parse_body, parse_query, timeout_s
+from service.api.inputs import parse_body, parse_query, terms_of
 from service.api.looks import look
 from service.api.routes import PlainRoute
+from service.batcher import Terms
 from service.encoder import ENCODER_VERSION, AnimationFormat
 from service.engine import Pixels
 from service.errors import InvalidParameters, NotAcceptable
@@ -190,21 +191,19 @@ async def _answer(
         headers["ETag"] = negotiation.etag(model.identity, ENCODER_VERSION, identity)
         if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
             return answers.not_modified(headers)
-    limit = timeout_s(request, services.settings.request_timeout_s)
+    terms = terms_of(request, services.settings.request_timeout_s)
     way = Way(model, samples, stops, finish, representation, parameters)
     headers |= way.headers
     if representation.kind == "json":
-        return await while_connected(request, _json(way, headers, limit))
+        return await while_connected(request, _json(way, headers, terms))
 
     def answer(body: bytes, timing: str) -> Response:
         return Response(body, 200, headers | {"Server-Timing": timing}, MEDIA_TYPES[representation.format])
 
     if "ETag" not in headers:
-        return answer(*await while_connected(request, _encoded(way, limit)))
+        return answer(*await while_connected(request, _encoded(way, terms)))
     key = headers["ETag"]
-    return await answers.kept_or_made(
-        request, services.cache, key, lambda limit_s: _encoded(way, limit_s), limit, answer
-    )
+    return await answers.kept_or_made(request, services.cache, key, lambda terms: _encoded(way, terms), terms, answer)
 
 
 def _represent(request: Request, parameters: InterpolateQuery | InterpolateBody) -> Representation:
@@ -217,9 +216,9 @@ def _represent(request: Request, parameters: InterpolateQuery | InterpolateBody)
     return representation
 
 
-async def _encoded(way: Way, limit_s: float) -> tuple[bytes, str]:
+async def _encoded(way: Way, terms: Terms) -> tuple[bytes, str]:
     """Return the animation or the strip, and what `Server-Timing` says of it."""
-    pixels, timing = await way.model.draw(way.samples, limit_s, "/steps")
+    pixels, timing = await way.model.draw(way.samples, terms, "/steps")
     body, encode_s = await _as_one_file(way, pixels)
     return body, answers.server_timing(timing, encode_s)
 
@@ -231,9 +230,9 @@ async def _as_one_file(way: Way, pixels: Sequence[Pixels]) -> tuple[bytes, float
     return await way.model.animation(pixels, way.look, form, way.parameters.fps, way.text)
 
 
-async def _json(way: Way, headers: dict[str, str], limit_s: float) -> Response:
+async def _json(way: Way, headers: dict[str, str], terms: Terms) -> Response:
     model = way.model
-    pixels, timing = await model.draw(way.samples, limit_s, "/steps")
+    pixels, timing = await model.draw(way.samples, terms, "/steps")
     document: dict[str, Any] = {"model": model.manifest.id, "digest": f"sha256:{model.bundle.digest}"}
     if way.parameters.layout == "frames":
         files, encode_s = await model.stills(pixels, way.look, "png", [way.text] * len(pixels))

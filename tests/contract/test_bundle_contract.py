@@ -21,6 +21,7 @@ import service.manifest
 import service.rng
 import training.latents
 import training.manifest
+from service.batcher import Terms
 from service.bundle import Bundle
 from service.catalogue import Catalogue
 from service.encoder import Encoder
@@ -109,7 +110,7 @@ async def test_exported_bundle_is_served(tiny_models: Path, encoder: Encoder) ->
     try:
         model = catalogue.get("tiny@1")
         orders = model.orders([7, 8], [None, model.label("handbag")], None)
-        pixels, _ = await model.draw([order.sample for order in orders], 60)
+        pixels, _ = await model.draw([order.sample for order in orders], Terms(60))
     finally:
         await catalogue.drain(1)
 

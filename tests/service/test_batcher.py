@@ -19,9 +19,12 @@ from service.batcher import (
     DeadlineExceeded,
     Done,
     Draining,
+    OutOfMemory,
     QueueFull,
     RequestTooLarge,
+    Terms,
 )
+from service.batcher.ceiling import RECOVER_AFTER
 
 FOREVER_S = 3600.0
 
@@ -90,6 +93,9 @@ class Diary:
     def cancelled(self, stage: str) -> None:
         self.entries.append(("cancelled", stage))
 
+    def out_of_memory(self, ceiling: int) -> None:
+        self.entries.append(("out of memory", ceiling))
+
     def depth(self, queued: int, in_flight: int) -> None:
         self.last_depth = (queued, in_flight)
         self.most_queued = max(self.most_queued, queued)
@@ -119,7 +125,7 @@ def submit(batcher: Batcher[str, str], items: str, timeout_s: float = FOREVER_S)
     """Submit one item per letter from a task, which joins the values."""
 
     async def request() -> str:
-        return "".join(done.value for done in await batcher.submit(items, timeout_s=timeout_s))
+        return "".join(done.value for done in await batcher.submit(items, Terms(timeout_s)))
 
     task = asyncio.create_task(request())
     task.add_done_callback(lambda task: task.cancelled() or task.exception())  # a test need not await it
@@ -137,7 +143,7 @@ async def test_request_returns_results_in_item_order_with_timing() -> None:
     """A request gets one result per item, in order, each with its waiting time, run time and batch size."""
     backend, clock = Backend(), Clock()
     async with batching(backend, max_batch_size=2, clock=clock) as batcher:
-        task = asyncio.create_task(batcher.submit("abc", timeout_s=FOREVER_S))
+        task = asyncio.create_task(batcher.submit("abc", Terms(FOREVER_S)))
         await asyncio.sleep(0)
         clock.now += 1
         await settle()
@@ -155,7 +161,7 @@ async def test_empty_request_returns_nothing() -> None:
     """A request without items is answered without a batch."""
     backend = Backend()
     async with batching(backend) as batcher:
-        assert await batcher.submit([], timeout_s=1) == []
+        assert await batcher.submit([], Terms(1)) == []
     assert backend.calls == []
 
 
@@ -224,7 +230,7 @@ async def test_finished_request_is_forgotten() -> None:
     batcher.start()
     payload = Payload()
     trace = weakref.ref(payload)
-    await batcher.submit([payload], timeout_s=FOREVER_S)
+    await batcher.submit([payload], Terms(FOREVER_S))
     await settle()
     del payload
     gc.collect()
@@ -420,7 +426,7 @@ async def test_request_without_time_fails_unqueued(timeout_s: float) -> None:
     backend = Backend()
     async with batching(backend) as batcher:
         with pytest.raises(DeadlineExceeded):
-            await batcher.submit("a", timeout_s=timeout_s)
+            await batcher.submit("a", Terms(timeout_s))
         await settle()
     assert backend.calls == []
 
@@ -456,7 +462,7 @@ async def test_items_in_flight_take_no_slots() -> None:
         await settle()
         assert (batcher.queued, batcher.in_flight) == (2, 2)
         with pytest.raises(QueueFull):
-            await batcher.submit("e", timeout_s=FOREVER_S)
+            await batcher.submit("e", Terms(FOREVER_S))
 
 
 async def test_request_larger_than_the_queue_is_refused_as_such() -> None:
@@ -464,7 +470,7 @@ async def test_request_larger_than_the_queue_is_refused_as_such() -> None:
     diary = Diary()
     async with batching(Backend(), max_queue=2, observer=diary) as batcher:
         with pytest.raises(RequestTooLarge, match="3 items never fit a queue of 2"):
-            await batcher.submit("abc", timeout_s=FOREVER_S)
+            await batcher.submit("abc", Terms(FOREVER_S))
     assert diary.entries == [("rejected", "too_large")]
 
 
@@ -487,7 +493,7 @@ async def test_retry_after_follows_the_drain_rate() -> None:
         waiting = submit(batcher, "abcd")
         await settle()
         with pytest.raises(QueueFull) as unmeasured:
-            await batcher.submit("vwxyz", timeout_s=FOREVER_S)
+            await batcher.submit("vwxyz", Terms(FOREVER_S))
         assert unmeasured.value.retry_after_s == 1
         backend.calls[0].succeed()
         await settle()
@@ -500,7 +506,7 @@ async def test_retry_after_follows_the_drain_rate() -> None:
         submit(batcher, "abcd")
         await settle()
         with pytest.raises(QueueFull) as known:
-            await batcher.submit("vwxyz", timeout_s=FOREVER_S)
+            await batcher.submit("vwxyz", Terms(FOREVER_S))
         assert known.value.retry_after_s == 8
 
 
@@ -539,7 +545,7 @@ async def test_hopeless_deadline_is_refused_once_the_rate_is_trusted() -> None:
         await settle()
         assert batcher.queued == 9, "one turn of the large request, then this one"
         with pytest.raises(QueueFull) as refusal:
-            await batcher.submit("pq", timeout_s=4)
+            await batcher.submit("pq", Terms(4))
         assert refusal.value.retry_after_s == 9
         assert diary.entries[-1] == ("rejected", "deadline")
         enough = submit(batcher, "pq", timeout_s=5)
@@ -570,7 +576,7 @@ async def test_drain_finishes_what_was_admitted() -> None:
         drained = asyncio.create_task(batcher.drain(FOREVER_S))
         await settle()
         with pytest.raises(Draining):
-            await batcher.submit("x", timeout_s=FOREVER_S)
+            await batcher.submit("x", Terms(FOREVER_S))
         for index in range(2):
             assert not drained.done()
             backend.calls[index].succeed()
@@ -754,7 +760,7 @@ async def test_worker_cancelled_from_outside_closes_the_batcher() -> None:
         with pytest.raises(Draining):
             await tasks[1]
         with pytest.raises(Draining):
-            await batcher.submit("c", timeout_s=FOREVER_S)
+            await batcher.submit("c", Terms(FOREVER_S))
 
 
 def test_system_exit_in_run_ends_the_loop() -> None:
@@ -767,7 +773,7 @@ def test_system_exit_in_run_ends_the_loop() -> None:
         batcher = Batcher(run, max_batch_size=1, max_queue=1)
         batcher.start()
         try:
-            await batcher.submit("a", timeout_s=FOREVER_S)
+            await batcher.submit("a", Terms(FOREVER_S))
         finally:
             await batcher.close()
 
@@ -823,3 +829,131 @@ async def test_second_start_is_refused() -> None:
     async with batching(Backend()) as batcher:
         with pytest.raises(RuntimeError, match="once"):
             batcher.start()
+
+
+async def test_more_urgent_requests_go_first() -> None:
+    """Urgency decides before the order of arrival; within one urgency requests take turns."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=2) as batcher:
+        blocker = submit(batcher, "_")
+        await settle()
+        terms = [("abc", 3), ("de", 5), ("xyz", 3), ("!", 0)]
+        tasks = [asyncio.create_task(batcher.submit(items, Terms(FOREVER_S, urgency))) for items, urgency in terms]
+        await settle()
+        while not all(task.done() for task in (blocker, *tasks)):
+            backend.calls[-1].succeed()
+            await settle()
+    assert backend.batches == ["_", "!a", "xb", "yc", "zd", "e"]
+
+
+async def test_urgent_request_is_not_refused_for_what_comes_after_it() -> None:
+    """The estimate that refuses counts only items that have their turn before."""
+    backend, clock = Backend(), Clock()
+    async with batching(backend, max_batch_size=4, clock=clock) as batcher:
+        for _ in range(8):  # full batches of four take a second each
+            task = submit(batcher, "abcd")
+            await settle()
+            clock.now += 1
+            backend.calls[-1].succeed()
+            await task
+        running = submit(batcher, "____")
+        await settle()
+        waiting = submit(batcher, "x" * 40)
+        await settle()
+        with pytest.raises(QueueFull):
+            await batcher.submit("pqrstuvw", Terms(3.0))
+        urgent = asyncio.create_task(batcher.submit("pqrstuvw", Terms(3.0, 1)))
+        await settle()
+        backend.calls[-1].succeed()
+        await settle()
+        assert backend.batches[-1] == "pqrs"
+        for task in (running, waiting, urgent):
+            task.cancel()
+        backend.calls[-1].succeed()
+
+
+class SmallDevice:
+    """A run function whose device holds so many items; it notes the batches that were tried."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.tried: list[int] = []
+
+    async def __call__(self, items: Sequence[str]) -> list[str]:
+        self.tried.append(len(items))
+        if len(items) > self.room:
+            raise MemoryError("device full")
+        return [item.upper() for item in items]
+
+
+async def test_batch_that_does_not_fit_is_run_in_halves() -> None:
+    """Every item has its result, later batches are as small as what fitted, and the observer knows."""
+    device, diary = SmallDevice(3), Diary()
+    async with batching(device, max_batch_size=8, observer=diary) as batcher:
+        assert await submit(batcher, "abcdefgh") == "ABCDEFGH"
+        assert device.tried == [8, 4, 2, 2, 4, 2, 2]
+        assert batcher.ceiling == 2
+        assert await submit(batcher, "stuv") == "STUV"
+        assert device.tried[7:] == [2, 2]
+    assert [entry for entry in diary.entries if entry[0] == "out of memory"] == [
+        ("out of memory", 4),
+        *[("out of memory", 2)] * 2,
+    ]
+
+
+async def test_one_item_that_does_not_fit_fails_alone() -> None:
+    """Its request says so, and its batch mates are served."""
+    room = {"a": 1, "B": 9, "c": 1}
+
+    async def run(items: Sequence[str]) -> list[str]:
+        if sum(room[item] for item in items) > 2:
+            raise MemoryError("device full")
+        return [item.upper() for item in items]
+
+    async with batching(run) as batcher:
+        first = submit(batcher, "a")
+        too_big, last = submit(batcher, "B"), submit(batcher, "c")
+        assert await first == "A"
+        with pytest.raises(OutOfMemory, match="one item does not fit into memory: device full"):
+            await too_big
+        assert await last == "C"
+
+
+async def test_ceiling_creeps_up_again() -> None:
+    """After many batches that fitted one item more is tried, up to what was configured."""
+    device = SmallDevice(2)
+    async with batching(device, max_batch_size=4) as batcher:
+        await submit(batcher, "abcd")
+        assert batcher.ceiling == 2
+        device.room = 4
+        for number in range(1, 2 * RECOVER_AFTER + 10):
+            await submit(batcher, "x")
+            if number == RECOVER_AFTER - 3:  # two halves of the first batch have fitted already
+                assert batcher.ceiling == 2
+            if number == RECOVER_AFTER - 2:
+                assert batcher.ceiling == 3
+        assert batcher.ceiling == 4
+
+
+async def test_request_that_ends_while_its_batch_is_halved_is_not_run_again() -> None:
+    """What nobody waits for any more is left out of the second half."""
+    started = asyncio.Event()
+    go_on = asyncio.Event()
+    batches: list[str] = []
+
+    async def run(items: Sequence[str]) -> list[str]:
+        batches.append("".join(items))
+        if len(items) > 1:
+            raise MemoryError
+        started.set()
+        await go_on.wait()
+        return [item.upper() for item in items]
+
+    async with batching(run, max_batch_size=2) as batcher:
+        stays, leaves = submit(batcher, "a"), submit(batcher, "b")
+        await started.wait()
+        leaves.cancel()
+        await settle()
+        go_on.set()
+        assert await stays == "A"
+    assert batches == ["ab", "a"]

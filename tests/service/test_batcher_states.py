@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.batcher import BackendFailure, Batcher, DeadlineExceeded, Draining, QueueFull
+from service.batcher import BackendFailure, Batcher, DeadlineExceeded, Draining, QueueFull, Terms
 
 Item = tuple[int, int]  # number of the request, index within it
 Value = tuple[str, int, int]
@@ -164,7 +164,7 @@ class BatcherMachine(RuleBasedStateMachine):
         request.deadline = self.loop.now + request.timeout_s
         items = [(request.number, index) for index in range(request.size)]
         try:
-            done = await self.batcher.submit(items, timeout_s=request.timeout_s)
+            done = await self.batcher.submit(items, Terms(request.timeout_s))
         except QueueFull as refusal:
             outcome = "refused"
             full = queued + request.size > self.max_queue

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from service.batcher import Batcher
+from service.batcher import Batcher, Terms
 from service.metrics import BatchMetrics, Metrics
 
 
@@ -111,7 +111,7 @@ async def test_batcher_and_its_metrics_agree() -> None:
 
     batcher = Batcher(run, max_batch_size=4, max_queue=64, observer=BatchMetrics(metrics, "tiny"))
     batcher.start()
-    await asyncio.gather(*(batcher.submit(range(size), timeout_s=60) for size in (1, 3, 7, 5)))
+    await asyncio.gather(*(batcher.submit(range(size), Terms(60)) for size in (1, 3, 7, 5)))
     await batcher.close()
 
     assert value(metrics, "images_total", model="tiny") == 16

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from service import errors, rng
+from service.batcher import Terms
 from service.bundle import Bundle
 from service.encoder import Encoder
 from service.manifest import LabelEntry
@@ -194,7 +195,7 @@ async def test_size_is_the_longest_side(
 async def test_pictures_come_in_the_order_of_the_samples(make: Make) -> None:
     """A request that is spread over several batches is put together again, with the timing of its slowest picture."""
     model = make()
-    pixels, timing = await model.draw(samples(5), 60)
+    pixels, timing = await model.draw(samples(5), Terms(60))
 
     assert [int(picture[0, 0, 0]) for picture in pixels] == [0, 1, 2, 3, 4]
     assert [len(batch) for batch in engine_of(model).batches] == [2, 2, 1]
@@ -206,7 +207,7 @@ async def test_pictures_come_in_the_order_of_the_samples(make: Make) -> None:
 async def test_request_that_never_fits_is_refused(make: Make) -> None:
     """More pictures than the queue has room for are the request's mistake: 422, and no advice to come back."""
     with pytest.raises(errors.InvalidParameters) as answer:
-        await make(max_queue_images=2).draw(samples(3), 60, "/seeds")
+        await make(max_queue_images=2).draw(samples(3), Terms(60), "/seeds")
 
     assert (answer.value.status, answer.value.errors[0].pointer) == (422, "/seeds")
     assert "Retry-After" not in answer.value.headers
@@ -215,7 +216,7 @@ async def test_request_that_never_fits_is_refused(make: Make) -> None:
 async def _fill(model: ServedModel, count: int) -> "asyncio.Task[Any]":
     """Let the engine hold a batch, and `count` - 2 more pictures wait."""
     engine_of(model).open.clear()
-    drawing = asyncio.create_task(model.draw(samples(count), 60))
+    drawing = asyncio.create_task(model.draw(samples(count), Terms(60)))
     await until(lambda: model.batcher.in_flight == 2)
     return drawing
 
@@ -225,7 +226,7 @@ async def test_full_queue_is_429_with_retry_after(make: Make) -> None:
     model = make(max_queue_images=4)
     drawing = await _fill(model, 4)
     with pytest.raises(errors.Overloaded) as answer:
-        await model.draw(samples(3), 60)
+        await model.draw(samples(3), Terms(60))
 
     assert (answer.value.status, answer.value.slug) == (429, "overloaded")
     assert int(answer.value.headers["Retry-After"]) >= 1
@@ -238,7 +239,7 @@ async def test_missed_deadline_is_504(make: Make) -> None:
     model = make()
     drawing = await _fill(model, 2)
     with pytest.raises(errors.DeadlineExceeded, match=r"not drawn within 0\.01 s") as answer:
-        await model.draw(samples(1), 0.01)
+        await model.draw(samples(1), Terms(0.01))
 
     assert answer.value.status == 504
     engine_of(model).open.set()
@@ -250,14 +251,14 @@ async def test_failing_engine_is_503_with_retry_after(make: Make) -> None:
     model = make()
     engine_of(model).error = RuntimeError("CUDA error: secret")
     with pytest.raises(errors.EngineUnavailable) as answer:
-        await model.draw(samples(1), 60)
+        await model.draw(samples(1), Terms(60))
 
     assert (answer.value.status, answer.value.headers) == (503, {"Retry-After": "5"})
     assert "secret" not in answer.value.detail
     assert "secret" in str(answer.value.__cause__.__cause__)
 
     engine_of(model).error = None
-    assert len((await model.draw(samples(1), 60))[0]) == 1
+    assert len((await model.draw(samples(1), Terms(60)))[0]) == 1
 
 
 class Forgetful(FakeEngine):
@@ -274,7 +275,7 @@ async def test_engine_that_loses_a_picture_is_503() -> None:
     model = ServedModel(bundle, engine, encoder=encoder, metrics=Metrics(), max_queue_images=8)
     model.batcher.start()
     with pytest.raises(errors.EngineUnavailable):
-        await model.draw(samples(2), 60)
+        await model.draw(samples(2), Terms(60))
     await model.batcher.close()
     encoder.close()
 
@@ -284,7 +285,7 @@ async def test_draining_is_503_with_retry_after(make: Make) -> None:
     model = make()
     await model.batcher.drain(1)
     with pytest.raises(errors.ShuttingDown) as answer:
-        await model.draw(samples(1), 60)
+        await model.draw(samples(1), Terms(60))
 
     assert (answer.value.status, answer.value.slug) == (503, "draining")
     assert answer.value.headers == {"Retry-After": "1"}
@@ -297,7 +298,7 @@ def opened(content: bytes) -> Image.Image:
 async def test_stills_sheets_strips_and_animations_are_encoded(make: Make) -> None:
     """Each is of the size that was asked for, and counted by its format."""
     model = make()
-    pixels, _ = await model.draw(samples(3), 60)
+    pixels, _ = await model.draw(samples(3), Terms(60))
     look = Look(size=32)
 
     still, seconds = await model.still(pixels[:1], look, "png", {"Software": "Vitrine"})

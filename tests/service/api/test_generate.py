@@ -447,6 +447,36 @@ async def test_one_request_for_many_does_not_hold_up_another() -> None:
         assert 2 in [sample.label for sample in engine.batches[1]]
 
 
+@pytest.mark.parametrize(
+    ("priority", "first"),
+    [("u=1", "b"), ("i, u=0", "b"), ("u=2;x", "b"), ("u=5", "a"), ("u=9", "a"), ("nonsense", "a")],
+)
+async def test_urgent_picture_overtakes(priority: str, first: str) -> None:
+    """`Priority: u=` decides who is next; what is not of RFC 9218 is ignored."""
+    async with faked(max_batch_images=1, cache_mb=0) as (client, engine, app):
+        engine.open.clear()
+        requests = [asyncio.create_task(client.get("/generate?seed=0"))]
+        await until(lambda: len(engine.batches) == 1)
+        requests.append(asyncio.create_task(client.get("/generate?seed=1")))
+        await until(lambda: queued(app) == 1)
+        requests.append(asyncio.create_task(client.get("/generate?seed=2", headers={"Priority": priority})))
+        await until(lambda: queued(app) == 2)
+        engine.open.set()
+        assert {answer.status_code for answer in await asyncio.gather(*requests)} == {200}
+        order = {1: "a", 2: "b"}
+        assert order[engine.batches[1][0].z] == first  # type: ignore[index]
+
+
+async def test_picture_that_does_not_fit_into_memory_is_503() -> None:
+    """The client learns that, and when to come again; the metric counts it."""
+    async with faked() as (client, engine, app):
+        engine.error = MemoryError("device full")
+        refused = await client.get("/generate?seed=1")
+        assert_problem(refused, 503, "out-of-memory")
+        assert refused.headers["retry-after"].isdecimal()
+        assert app.state.services.metrics.registry.get_sample_value("vitrine_oom_total") == 1
+
+
 @pytest.mark.parametrize("preference", ["wait=0", "respond-async, wait=0", 'wait="0"'])
 async def test_deadline_that_cannot_be_met_is_504(preference: str) -> None:
     """`Prefer: wait` sets the deadline, in seconds."""

@@ -1,0 +1,26 @@
+"""What a metrics collector is told."""
+
+
+class Observer:
+    """Told about every change, on the hot path: it must neither block nor raise. This one ignores everything."""
+
+    def batch_started(self, size: int) -> None:
+        """Note that a batch goes to the run function."""
+
+    def batch_finished(self, size: int, seconds: float) -> None:
+        """Note that a batch is back, successful or not."""
+
+    def waited(self, seconds: float) -> None:
+        """Note how long one item waited for its batch."""
+
+    def rejected(self, reason: str) -> None:
+        """Note a refused request: `full`, `too_large`, `deadline` or `draining`."""
+
+    def cancelled(self, stage: str) -> None:
+        """Note a request whose caller left: `queued` if no item of it had been taken yet, else `running`."""
+
+    def depth(self, queued: int, in_flight: int) -> None:
+        """Note the number of items waiting and of items in the run function, after each change."""
+
+    def out_of_memory(self, ceiling: int) -> None:
+        """Note a batch that did not fit, and the items that one may have from now on."""

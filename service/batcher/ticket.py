@@ -1,0 +1,57 @@
+"""One admitted request, and what comes out of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+DEFAULT_URGENCY, LEAST_URGENT = 3, 7  # RFC 9218, section 4.1; 0 is the most urgent
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a request asks of the queue: seconds until its deadline, and its urgency, 0 (first) to 7."""
+
+    timeout_s: float
+    urgency: int = DEFAULT_URGENCY
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTiming:
+    """Where one item spent its time: seconds waiting, seconds in the run function, and the size of its batch."""
+
+    queue_s: float
+    run_s: float
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[Result]):
+    """The result of one item, and its timing."""
+
+    value: Result
+    timing: BatchTiming
+
+
+@dataclass(slots=True, eq=False)
+class Ticket(Generic[Item, Result]):
+    """One admitted request; its items before `taken` have been handed to a worker."""
+
+    items: Sequence[Item]
+    urgency: int
+    arrived: float
+    deadline: float
+    results: list[Done[Result] | None]
+    missing: int
+    future: asyncio.Future[Exception | None]  # an error is a result here: one that nobody awaits needs no retrieval
+    taken: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Items that no worker has."""
+        return len(self.items) - self.taken
