@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from training import data as datasets
 from training.data import PictureSet
@@ -98,7 +98,8 @@ def _print(console: Console, judgement: Judgement, data: PictureSet) -> None:
     trained = judgement.trained
     first = judgement.evaluations[0]
     title = f"{trained.source.name}: {trained.nimg} images seen, against {data.name}"
-    table = Table("metric", "value", "floor", "n real", "n samples", "n floor", title=title)
+    names = Column("metric", overflow="fold")
+    table = Table(names, "value", "floor", "n real", "n samples", "n floor", title=title)
     for entry in judgement.metrics():
         numbers = (entry.n_real, entry.n_fake, entry.n_floor)
         table.add_row(entry.name, _shown(entry.value), _shown(entry.floor), *map(str, numbers))
