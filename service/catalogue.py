@@ -103,7 +103,7 @@ class Catalogue:
             device=str(device),
             dtype=engine.dtype,
             engine_threads=engine.workers,
-            batch_sizes=engine.sizes,
+            batch_sizes=engine.status().batch_sizes,
             seconds=round(seconds, 3),
         )
 
@@ -124,12 +124,13 @@ class Catalogue:
                 max_batch_size=settings.max_batch_images,
                 dtype=dtype,
                 threads=settings.engine_threads,
+                exact=settings.determinism == "exact",
                 on_padding=self._metrics.padding_images.labels(manifest.name).inc,
             )
             try:
                 await engine.warm_up(golden_samples)
             except BaseException as error:
-                engine.close()
+                await engine.drain()
                 if not isinstance(error, BundleError) or dtype == found[-1][0]:
                     raise
                 _log.warning("model falls back to float32", model=manifest.id, reason=str(error))
@@ -157,10 +158,16 @@ class Catalogue:
         return reasons
 
     def stalled(self) -> list[str]:
-        """Return the models whose device has been on one batch for longer than the stall limit."""
+        """Return what only a new process mends: a batch that hangs on the device, a device that is lost."""
         limit = self._settings.stall_s
-        return [f"{m.manifest.id}: a batch has been running for more than {limit:g} s" for m in self
-                if m.batcher.oldest_in_flight_s > limit]  # fmt: skip
+        reasons = []
+        for model in self:
+            failure = model.engine.status().failure
+            if failure is not None:
+                reasons.append(f"{model.manifest.id}: the device is lost: {failure}")
+            elif model.batcher.oldest_in_flight_s > limit:
+                reasons.append(f"{model.manifest.id}: a batch has been running for more than {limit:g} s")
+        return reasons
 
     def get(self, name: str | None) -> ServedModel:
         """Return a model.
@@ -185,7 +192,7 @@ class Catalogue:
         refused = {
             key: why for key, why in self.refused.items() if key == "*" or wanted in (key, key.partition("@")[0])
         }
-        served = wanted.partition("@")[0] in self._models
+        served = wanted.partition("@")[0] in self._models and wanted not in refused
         if not self.loaded or (refused and not served) or name is None:
             why = "; ".join([f"{key}: {reason}" for key, reason in refused.items()] or self.reasons())
             raise Starting(why if self.loaded else "models are being loaded", headers={"Retry-After": "2"})
@@ -204,4 +211,4 @@ class Catalogue:
         models = list(self)
         await asyncio.gather(*(model.batcher.drain(timeout_s) for model in models))
         for model in models:
-            await asyncio.to_thread(model.engine.close)
+            await model.engine.drain()

@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     default_model: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    determinism: Literal["exact", "fast"] = "exact"
     engine_threads: int | None = Field(default=None, ge=1, le=256)
     max_batch_images: int = Field(default=16, ge=1, le=1024)
     max_queue_images: int = Field(default=512, ge=1)

@@ -76,7 +76,7 @@ class Served:
         try:
             return np.stack(asyncio.run(engine.generate(samples)))
         finally:
-            engine.close()
+            asyncio.run(engine.drain())
 
 
 KINDS = {"conditional": (1, 3), "unconditional": (1, 0), "one class": (1, 1), "rgb": (3, 3), "rgba": (4, 2)}

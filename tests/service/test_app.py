@@ -12,6 +12,7 @@ from fastapi.openapi.models import OpenAPI
 from service.__main__ import main
 from service.api.answers import EXPOSED_HEADERS
 from service.app import create_app
+from service.batcher import Terms
 from service.pipeline import ServedModel
 from service.schemas import GenerateBody, GenerateQuery, InterpolateBody, InterpolateQuery, PermalinkQuery
 from tests.service.api.harness import FakeEngine, a_bundle, assert_problem, client_of, faked, settings, started, until
@@ -153,7 +154,7 @@ async def test_end_of_the_lifespan_finishes_what_was_begun(tmp_path: Path) -> No
             model = services.catalogue.get(None)
             engine.open.clear()
             orders = model.orders([1, 2], [0, 1], None)
-            drawing = asyncio.create_task(model.draw([order.sample for order in orders], 30))
+            drawing = asyncio.create_task(model.draw([order.sample for order in orders], Terms(30)))
             await until(lambda: len(engine.batches) == 1)
             asyncio.get_running_loop().call_later(0.01, engine.open.set)
         pictures, _ = await drawing

@@ -77,7 +77,7 @@ def warm_up(folder: Path) -> None:
     try:
         asyncio.run(engine.warm_up(samples))
     finally:
-        engine.close()
+        asyncio.run(engine.drain())
 
 
 def test_whole_bundle_is_accepted(tiny_copy: Path) -> None:

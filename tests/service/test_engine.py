@@ -4,7 +4,7 @@ import asyncio
 import base64
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def engine(bundle: Bundle, generator: Generator) -> Iterator[LocalEngine]:
     engine = LocalEngine(generator, bundle.manifest, device=CPU, max_batch_size=MAX_BATCH, threads=2)
     asyncio.run(engine.warm_up(golden_samples(bundle.manifest)))
     yield engine
-    engine.close()
+    asyncio.run(engine.drain())
 
 
 def golden_samples(manifest: Manifest) -> list[Sample]:
@@ -133,7 +133,7 @@ def test_batch_is_padded_to_a_warmed_size(bundle: Bundle, generator: Generator, 
     restricted = LocalEngine(
         generator, bundle.manifest, device=CPU, max_batch_size=MAX_BATCH, threads=1, on_padding=added.append
     )
-    restricted.sizes = (2, MAX_BATCH)
+    restricted._sizes = (2, MAX_BATCH)
     batch = [plain(1), frame(2, 3, 0.5), plain(4)]
     try:
         assert np.array_equal(run(restricted, batch), run(engine, batch))
@@ -141,7 +141,7 @@ def test_batch_is_padded_to_a_warmed_size(bundle: Bundle, generator: Generator, 
         run(restricted, batch[:1])
         assert added == [MAX_BATCH - 3, 1]
     finally:
-        restricted.close()
+        asyncio.run(restricted.drain())
 
 
 @unhurried
@@ -208,12 +208,14 @@ class FakeGenerator:
         return self.synthesis(self.mapping(z, label))
 
 
-def fake_engine(fake: FakeGenerator, thumbnail: bytes, *, max_batch_size: int = 4, threads: int = 1) -> LocalEngine:
+def fake_engine(
+    fake: FakeGenerator, thumbnail: bytes, *, max_batch_size: int = 4, threads: int = 1, exact: bool = True
+) -> LocalEngine:
     golden = Golden(seed=1, label=0, truncation_psi=1, thumbnail=base64.b64encode(thumbnail).decode(), tolerance=0)
     manifest = Manifest.model_construct(
         name="fake", version=1, z_dim=2, w_dim=2, num_ws=1, height=1, width=1, channels=4, golden=(golden,), labels=()
     )
-    return LocalEngine(fake, manifest, device=CPU, max_batch_size=max_batch_size, threads=threads)
+    return LocalEngine(fake, manifest, device=CPU, max_batch_size=max_batch_size, threads=threads, exact=exact)
 
 
 SMALL = Sample(np.array([0.1, 0], np.float32), 0, 1.0)
@@ -223,7 +225,7 @@ def test_psi_one_is_the_style_itself() -> None:
     """Without truncation nothing is added and taken away again, which would round the style to its mean's precision."""
     engine = fake_engine(FakeGenerator(), bytes(1024))
     full, half = run(engine, [SMALL, Sample(SMALL.z, 0, 0.5)])
-    engine.close()
+    asyncio.run(engine.drain())
 
     assert full.view(np.float32).item() == np.float32(0.1)
     assert half.view(np.float32).item() == np.float32(1e6) + np.float32(0.5) * (np.float32(0.1) - np.float32(1e6))
@@ -236,7 +238,7 @@ def test_mapping_always_has_the_same_number_of_rows() -> None:
     for size in (1, 2, 4):
         run(engine, [SMALL] * size)
     run(engine, [Sample(SMALL.z, 0, 1.0, z_to=SMALL.z, t=0.5)] * 4)
-    engine.close()
+    asyncio.run(engine.drain())
 
     assert fake.mapped_rows == {8}
 
@@ -245,11 +247,10 @@ def test_warm_up_runs_every_size_on_every_thread() -> None:
     """No batch size is met for the first time by a request."""
     fake = FakeGenerator()
     engine = fake_engine(fake, np.float32(0.1).tobytes() * 256, threads=3)
-    seconds = asyncio.run(engine.warm_up([SMALL]))
-    engine.close()
+    asyncio.run(engine.warm_up([SMALL]))
+    asyncio.run(engine.drain())
 
-    assert seconds > 0
-    assert engine.sizes == (1, 2, 3, 4)
+    assert engine.status().batch_sizes == (1, 2, 3, 4)
     assert {size for _, size in fake.seen} == {1, 2, 3, 4}
     assert len(fake.seen) == 3 * 4
 
@@ -262,9 +263,9 @@ def test_pictures_that_depend_on_the_batch_size_make_it_fixed() -> None:
     engine = fake_engine(fake, bytes(expected) * 256)
     asyncio.run(engine.warm_up([SMALL]))
     alone, batch = run(engine, [SMALL])[0], run(engine, [SMALL] * 3)
-    engine.close()
+    asyncio.run(engine.drain())
 
-    assert engine.sizes == (4,)
+    assert engine.status().batch_sizes == (4,)
     assert all(np.array_equal(picture, alone) for picture in batch)
     assert fake.sizes[-2:] == [4, 4]
 
@@ -283,9 +284,9 @@ def test_sizes_that_rarely_differ_are_not_used() -> None:
     """A difference that no single picture would have shown takes a size out; the rest stay."""
     engine = fake_engine(RoundsFewRows(), np.float32(0.1).tobytes() * 256)
     asyncio.run(engine.warm_up([SMALL]))
-    engine.close()
+    asyncio.run(engine.drain())
 
-    assert engine.sizes == (1, 4)
+    assert engine.status().batch_sizes == (1, 4)
 
 
 def test_seed_stands_for_its_latent(engine: LocalEngine) -> None:
@@ -296,13 +297,60 @@ def test_seed_stands_for_its_latent(engine: LocalEngine) -> None:
     assert np.array_equal(run(engine, by_seed), run(engine, by_latent))
 
 
+def test_fast_engine_runs_every_batch_size() -> None:
+    """Without the promise of equal bytes nothing is padded."""
+    fake = FakeGenerator(batch_dependent=True)
+    expected = bytearray(np.float32(0.1).tobytes())
+    expected[0] = 1
+    engine = fake_engine(fake, bytes(expected) * 256, exact=False)
+    asyncio.run(engine.warm_up([SMALL]))
+    run(engine, [SMALL] * 3)
+    asyncio.run(engine.drain())
+
+    assert engine.status().batch_sizes == (1, 2, 3, 4)
+    assert fake.sizes[-1] == 3
+
+
+def test_full_device_is_a_memory_error() -> None:
+    """What the batcher can do something about has a name of its own, and the engine goes on."""
+    fake = FakeGenerator()
+    engine = fake_engine(fake, bytes(1024))
+    synthesis, fake.synthesis = fake.synthesis, raising(torch.OutOfMemoryError("CUDA out of memory.\nTried"))  # type: ignore[method-assign]
+    with pytest.raises(MemoryError, match=r"^CUDA out of memory\.$"):
+        run(engine, [SMALL])
+    assert engine.status().failure is None
+    fake.synthesis = synthesis  # type: ignore[method-assign]
+    assert len(run(engine, [SMALL])) == 1
+    asyncio.run(engine.drain())
+
+
+def test_lost_device_stays_lost() -> None:
+    """After an error of the accelerator only a new process helps, and the engine says so from then on."""
+    fake = FakeGenerator()
+    engine = fake_engine(fake, bytes(1024))
+    synthesis, fake.synthesis = fake.synthesis, raising(torch.AcceleratorError("CUDA error: device-side assert\nat"))  # type: ignore[method-assign]
+    with pytest.raises(torch.AcceleratorError):
+        run(engine, [SMALL])
+    fake.synthesis = synthesis  # type: ignore[method-assign]
+    run(engine, [SMALL])
+    assert engine.status().failure == "CUDA error: device-side assert"
+    asyncio.run(engine.drain())
+
+
+def raising(error: Exception) -> Callable[[Tensor], Tensor]:
+    def synthesis(w: Tensor) -> Tensor:
+        raise error
+
+    return synthesis
+
+
 def test_warm_up_fails_on_a_wrong_golden_picture() -> None:
     """An engine that draws something else never gets warm."""
     engine = fake_engine(FakeGenerator(), bytes(1024))
 
     with pytest.raises(BundleError, match="golden picture of seed 1, label 0 differs by"):
         asyncio.run(engine.warm_up([SMALL]))
-    engine.close()
+    asyncio.run(engine.drain())
 
 
 class BrokenOnce(FakeGenerator):
@@ -322,7 +370,7 @@ def test_failing_generator_fails_its_batch_only() -> None:
         run(engine, [SMALL])
 
     assert len(run(engine, [SMALL])) == 1
-    engine.close()
+    asyncio.run(engine.drain())
 
 
 def golden(thumbnail: np.ndarray, tolerance: int) -> Golden:
@@ -401,7 +449,7 @@ def test_missing_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_number_of_threads_follows_the_machine(bundle: Bundle, generator: Generator) -> None:
     """One thread per core that this process may use, unless the settings say another number."""
     engine = LocalEngine(generator, bundle.manifest, device=CPU, max_batch_size=1)
-    engine.close()
+    asyncio.run(engine.drain())
 
     assert engine.workers == len(os.sched_getaffinity(0))
 
@@ -418,4 +466,4 @@ def test_gpu_gives_the_same_bytes_in_any_batch(bundle: Bundle) -> None:
 
     for size in range(1, MAX_BATCH + 1):
         assert np.array_equal(run(engine, batch[:size]), alone[:size])
-    engine.close()
+    asyncio.run(engine.drain())

@@ -15,6 +15,7 @@ from PIL import Image
 
 from service.app import create_app
 from service.bundle import Bundle
+from service.engine import EngineStatus
 from service.manifest import Manifest
 from service.pipeline import ServedModel
 from service.sample import Sample
@@ -86,6 +87,7 @@ class FakeEngine:
         self.open = asyncio.Event()
         self.open.set()
         self.error: Exception | None = None
+        self.failure: str | None = None
         self.closed = False
 
     async def generate(self, samples: Sequence[Sample]) -> Sequence[np.ndarray]:
@@ -95,7 +97,10 @@ class FakeEngine:
             raise self.error
         return [np.full(self.shape, sample.label, np.uint8) for sample in samples]
 
-    def close(self) -> None:
+    def status(self) -> EngineStatus:
+        return EngineStatus("fake", 0, (self.max_batch_size,), self.failure)
+
+    async def drain(self) -> None:
         self.closed = True
 
 

@@ -171,6 +171,16 @@ async def test_batch_that_hangs_makes_the_process_dead_until_it_returns() -> Non
         assert await statuses(client) == dict.fromkeys(PROBES, 200)
 
 
+async def test_lost_device_makes_the_process_dead() -> None:
+    """Only a new process helps, so /livez asks for one, and nobody sends requests here."""
+    async with faked() as (client, engine, _):
+        engine.failure = "CUDA error: an illegal memory access"
+        assert await statuses(client) == {"/livez": 503, "/readyz": 503, "/startupz": 200, "/healthz": 503}
+        assert (await client.get("/livez")).json()["reasons"] == [
+            "tiny@1: the device is lost: CUDA error: an illegal memory access"
+        ]
+
+
 async def test_metrics_of_a_fresh_service_have_every_promised_series() -> None:
     """Every metric of this version is there before the first request."""
     async with faked() as (client, _, _):

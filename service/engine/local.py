@@ -1,0 +1,163 @@
+"""A generator on this machine's CPU or GPU.
+
+Engine threads run torch with one intra-op thread each; on a CPU there is one per core, and all take from one queue.
+OpenMP inside a batch is faster only on an idle machine, and rounds differently at batch 1.
+
+Synthesis runs only at batch sizes that gave the same bytes as the largest one at start-up: kernels for few rows may add
+in another order.
+"""
+
+import asyncio
+import functools
+import math
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from service.engine.devices import batch_sizes
+from service.engine.golden import check_golden
+from service.engine.protocol import EngineStatus, Pixels
+from service.engine.styles import StyleMaker
+from service.generator import Generator
+from service.manifest import Manifest
+from service.sample import Sample
+
+WARM_UP_ROUNDS = 2  # TorchScript's profiling executor settles in the second call of a shape
+MAX_WARM_UP_ROUNDS = 16
+# What a batch size has to reproduce. Sums in another order change about one byte in 10,000 (float32, 28x28, AVX512).
+PROBE_BYTES = 100_000
+
+
+class LocalEngine:
+    """An `Engine` over threads of this process.
+
+    Args:
+        generator: The loaded module.
+        manifest: Its bundle's manifest.
+        device: Where the generator lies.
+        max_batch_size: Images per batch, at least 1.
+        dtype: What the generator computes in.
+        threads: Engine threads; `None`: one per core on a CPU, one on a GPU.
+        exact: Leave out batch sizes whose bytes differ from those of the largest.
+        on_padding: Told by the engine threads how many rows were added to a batch.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        manifest: Manifest,
+        *,
+        device: torch.device,
+        max_batch_size: int,
+        dtype: str = "float32",
+        threads: int | None = None,
+        exact: bool = True,
+        on_padding: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        self._generator, self._manifest, self._device = generator, manifest, device
+        self._exact, self._on_padding = exact, on_padding
+        self.max_batch_size, self.dtype = max_batch_size, dtype
+        self.workers = threads or (1 if device.type == "cuda" else len(os.sched_getaffinity(0)))
+        self._sizes = batch_sizes(max_batch_size, device)
+        self._styles = StyleMaker(generator, z_dim=manifest.z_dim, rows=2 * max_batch_size, device=device)
+        self._running = 0
+        self._failure: str | None = None
+        self._pool = ThreadPoolExecutor(
+            self.workers, f"engine-{manifest.name}", initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    async def generate(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
+        """Return one picture per sample, uint8 (H, W, C), in order.
+
+        Args:
+            samples: At most `max_batch_size`.
+
+        Returns:
+            Pictures.
+
+        Raises:
+            ValueError: If there are too many.
+            MemoryError: If they do not fit into the device's memory.
+        """
+        self._running += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, samples)
+        finally:
+            self._running -= 1
+
+    def status(self) -> EngineStatus:
+        """Return how the engine is."""
+        return EngineStatus(str(self._device), self._running, self._sizes, self._failure)
+
+    async def drain(self) -> None:
+        """End the engine threads; batches that are running end first."""
+        await asyncio.to_thread(self._pool.shutdown)
+
+    async def warm_up(self, golden_samples: Sequence[Sample]) -> None:
+        """Run every batch size on every thread, check that batches change nothing, and draw the golden pictures.
+
+        Args:
+            golden_samples: One sample per golden picture of the manifest, in order.
+
+        Raises:
+            BundleError: If a golden picture is not reproduced.
+        """
+        loop = asyncio.get_running_loop()
+        # As many tasks as threads, which wait for each other, so that every thread warms every size.
+        all_there = threading.Barrier(self.workers)
+        warm = functools.partial(self._warm_thread, self._probes(), all_there)
+        equal = await asyncio.gather(*(loop.run_in_executor(self._pool, warm) for _ in range(self.workers)))
+        if self._exact:
+            self._sizes = tuple(sorted(set.intersection(*equal)))
+        for sample, golden in zip(golden_samples, self._manifest.golden, strict=True):
+            (pixels,) = await self.generate([sample])
+            check_golden(pixels, golden)
+
+    def _probes(self) -> list[Sample]:
+        """Return samples of which no two are alike, for all rounds of the largest batch, better for `PROBE_BYTES`."""
+        manifest = self._manifest
+        picture_bytes = manifest.height * manifest.width * manifest.channels
+        rounds = max(WARM_UP_ROUNDS, math.ceil(PROBE_BYTES / picture_bytes / self.max_batch_size))
+        count = min(rounds, MAX_WARM_UP_ROUNDS) * self.max_batch_size
+        rows = np.random.default_rng(0).standard_normal((count, manifest.z_dim), np.float32)
+        return [Sample(z, number % max(manifest.num_classes, 1), 1.0) for number, z in enumerate(rows)]
+
+    def _warm_thread(self, probes: Sequence[Sample], all_there: threading.Barrier) -> set[int]:
+        """Draw the probes in batches of every size; return the sizes that give the bytes of the largest."""
+        all_there.wait()
+        expected = self._draw_all(probes, self.max_batch_size)
+        return {size for size in self._sizes if np.array_equal(self._draw_all(probes, size), expected)}
+
+    def _draw_all(self, samples: Sequence[Sample], size: int) -> Pixels:
+        """Draw samples, at least `size` of them, in batches of exactly `size`; the last two may overlap."""
+        pictures: list[Pixels] = []
+        for start in range(0, len(samples), size):
+            first = min(start, len(samples) - size)
+            pictures[first:] = self._run(samples[first : first + size])
+        return np.stack(pictures)
+
+    def _run(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
+        try:
+            return self._draw(samples)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise MemoryError(str(error).splitlines()[0]) from error
+        except torch.AcceleratorError as error:  # the process's context on the device is gone
+            self._failure = str(error).splitlines()[0]
+            raise
+
+    def _draw(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
+        size = next((size for size in self._sizes if size >= len(samples)), None)
+        if size is None:
+            raise ValueError(f"{len(samples)} samples do not fit into a batch of {self.max_batch_size}")
+        with torch.inference_mode():
+            w = self._styles(samples)
+            if size > len(samples):
+                self._on_padding(size - len(samples))
+                w = torch.cat([w, w[:1].expand(size - len(samples), -1, -1)])
+            pixels: Pixels = self._generator.synthesis(w)[: len(samples)].cpu().numpy()
+        return list(pixels)

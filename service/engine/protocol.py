@@ -1,0 +1,61 @@
+"""What the rest of the service asks of an engine, whatever it runs on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.sample import Sample
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """How an engine is.
+
+    Attributes:
+        device: Where it computes, as "cpu" or "cuda:0".
+        batches: Calls that are running now.
+        batch_sizes: Rows that a batch may have on the device; others are padded.
+        failure: Why it will never draw again, if that is so; only a new process helps.
+    """
+
+    device: str
+    batches: int
+    batch_sizes: tuple[int, ...]
+    failure: str | None = None
+
+
+class Engine(Protocol):
+    """Where pixels come from.
+
+    The same samples give the same bytes, whatever shares their batch and whichever thread draws it.
+    """
+
+    @property
+    def max_batch_size(self) -> int:
+        """Images that one call may have."""
+
+    @property
+    def dtype(self) -> str:
+        """What the pictures are computed in, as "float32"."""
+
+    @property
+    def workers(self) -> int:
+        """Calls that can run at the same time."""
+
+    async def generate(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
+        """Return one picture per sample, uint8 (H, W, C), in order.
+
+        Raises `ValueError` for more than `max_batch_size`, `MemoryError` if they do not fit into the device's memory,
+        and whatever the device raises.
+        """
+
+    def status(self) -> EngineStatus:
+        """Return how the engine is; at once, from any thread."""
+
+    async def drain(self) -> None:
+        """Finish what is running, take no more, and give the device back."""
