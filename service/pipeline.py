@@ -1,13 +1,12 @@
-"""One served model: the only file that sees sampler, batcher, engine and encoder together."""
+"""One served model: drawing and encoding. The only file that sees batcher, engine and encoder together."""
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service import batcher, errors, rng
+from service import batcher, errors
 from service.batcher import Batcher, BatchTiming, Done, Terms
 from service.bundle import Bundle
 from service.encoder import (
@@ -15,6 +14,7 @@ from service.encoder import (
     Encoder,
     StillFormat,
     encode_animation,
+    encode_png,
     encode_pngs,
     encode_still,
     flatten,
@@ -25,22 +25,13 @@ from service.encoder import (
 from service.engine import Engine, Pixels
 from service.manifest import Manifest
 from service.metrics import BatchMetrics, Metrics
+from service.resolver import Order, Resolver
 from service.sample import Sample
 
 OUT_OF_SERVICE_RETRY_S = "5"
 # Up to this size a picture that is wanted as PNG is encoded with its batch: handing it to a thread of its own costs
 # more than encoding it. Larger ones are encoded side by side.
 BATCHED_PNG_BYTES = 128 * 128 * 4
-SHOWN_CHARACTERS = 80
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One picture to draw: what the answer says about it, and the row of work."""
-
-    seed: int | None
-    label: int
-    sample: Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +53,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What comes out of the queue: pixels, uint8 (H, W, C), and the PNG if one was wanted, with the seconds it took."""
+    """What comes out of the queue: pixels, uint8 (H, W, C), and the PNG if one was wanted, with the seconds it took.
+
+    `error` is why there is no PNG; it is of this picture alone.
+    """
 
     pixels: Pixels
     png: bytes = b""
     encode_s: float = 0.0
+    error: ValueError | None = None
 
 
 class ServedModel:
@@ -97,7 +92,7 @@ class ServedModel:
             workers=engine.workers,
             observer=BatchMetrics(metrics, bundle.manifest.name),
         )
-        self._labels = _label_index(bundle.manifest)
+        self.resolver = Resolver(bundle.manifest)
 
     @property
     def manifest(self) -> Manifest:
@@ -108,108 +103,6 @@ class ServedModel:
     def identity(self) -> str:
         """What makes this model's bytes: the bundle, and the type that its engine computes in."""
         return f"{self.bundle.digest} {self.engine.dtype}"
-
-    def label(self, value: int | str, pointer: str = "/label") -> int:
-        """Return a label's index for its index, name or alias; names are compared without regard to case.
-
-        Args:
-            value: What the client said.
-            pointer: The field that it said it in.
-
-        Returns:
-            The index.
-
-        Raises:
-            InvalidParameters: If there is no such label; lists the valid ones.
-        """
-        names = [entry.name for entry in self.manifest.labels]
-        if not names:
-            raise errors.InvalidParameters.of(pointer, f"{self.manifest.id} has no labels")
-        index = self._labels.get(value.strip().lower()) if isinstance(value, str) else value
-        if index is None and isinstance(value, str) and value.isascii() and value.isdecimal():
-            index = int(value)
-        if index is None or not 0 <= index < len(names):
-            valid = ", ".join(f"{position} {name}" for position, name in enumerate(names))
-            shown = repr(value)[:SHOWN_CHARACTERS]  # an integer may have thousands of digits
-            raise errors.InvalidParameters.of(pointer, f"unknown label {shown}; {self.manifest.id} has {valid}")
-        return index
-
-    def label_of(self, seed: int) -> int:
-        """Return the label that a request without one gets: the manifest's default, else drawn from the seed."""
-        if self.manifest.defaults.label is not None:
-            return self.manifest.defaults.label
-        return rng.label_from(seed, self.manifest.num_classes) if self.manifest.num_classes else 0
-
-    def psi(self, requested: float | None) -> float:
-        """Return the truncation to use."""
-        return self.manifest.defaults.truncation_psi if requested is None else requested
-
-    def output_size(self, size: int | None) -> tuple[int, int]:
-        """Return width and height of a picture whose longest side is `size`; `None`: the model's own."""
-        width, height = self.manifest.width, self.manifest.height
-        if size is None:
-            return width, height
-        scale = size / max(width, height)
-        return max(1, round(width * scale)), max(1, round(height * scale))
-
-    def orders(
-        self, seeds: Sequence[int], labels: Sequence[int | None], psi: float | None, pointer: str = "/seed"
-    ) -> list[Order]:
-        """Return one order per seed; a label of `None` is drawn from its seed."""
-        truncation_psi = self.psi(psi)
-        chosen = [self.label_of(seed) if label is None else label for seed, label in zip(seeds, labels, strict=True)]
-        return [
-            Order(seed, label, Sample(seed, label, truncation_psi)) for seed, label in zip(seeds, chosen, strict=True)
-        ]
-
-    def latent_of(self, order: Order) -> NDArray[np.float32]:
-        """Return an order's latent, float32 (z_dim,), which a seed only stands for."""
-        z = order.sample.z
-        return rng.latents([z], self.manifest.z_dim)[0] if isinstance(z, int) else z
-
-    def orders_from_latents(
-        self, latents: Sequence[Sequence[float]], labels: Sequence[int | None], psi: float | None
-    ) -> list[Order]:
-        """Return one order per latent; a label of `None` is the manifest's default, else 0.
-
-        Args:
-            latents: The client's latents.
-            labels: As many labels.
-            psi: Truncation; `None` is the manifest's.
-
-        Returns:
-            Orders without a seed.
-
-        Raises:
-            InvalidParameters: If a latent has the wrong length.
-        """
-        truncation_psi = self.psi(psi)
-        default = self.manifest.defaults.label or 0
-        orders = []
-        for index, (latent, label) in enumerate(zip(latents, labels, strict=True)):
-            z = self.latent(latent, f"/latents/{index}")
-            chosen = default if label is None else label
-            orders.append(Order(None, chosen, Sample(z, chosen, truncation_psi)))
-        return orders
-
-    def latent(self, values: Sequence[float], pointer: str) -> NDArray[np.float32]:
-        """Return a client's latent as float32 (z_dim,).
-
-        Args:
-            values: Its numbers.
-            pointer: The field that they stand in.
-
-        Returns:
-            The latent.
-
-        Raises:
-            InvalidParameters: If it has the wrong length.
-        """
-        if len(values) != self.manifest.z_dim:
-            raise errors.InvalidParameters.of(
-                pointer, f"{len(values)} numbers, {self.manifest.id} takes {self.manifest.z_dim}"
-            )
-        return np.array(values, np.float32)
 
     async def draw(
         self, samples: Sequence[Sample], terms: Terms, pointer: str = "/n"
@@ -256,6 +149,8 @@ class ServedModel:
         shape = self.manifest.height * self.manifest.width * self.manifest.channels
         if form == "png" and look.size is None and look.background is None and shape <= BATCHED_PNG_BYTES:
             (done,) = await self._submit([Piece(order.sample, text or {})], terms, "/n")
+            if done.value.error is not None:
+                raise done.value.error
             return done.value.png, done.timing, done.value.encode_s
         pixels, timing = await self.draw([order.sample], terms)
         body, encode_s = await self.still(pixels, look, form, text)
@@ -269,19 +164,24 @@ class ServedModel:
         return await self._encoder.run(self._encode_batch, pixels, pieces)
 
     def _encode_batch(self, pixels: Sequence[Pixels], pieces: Sequence[Piece]) -> list[Drawn]:
-        wanted = [
-            (one, piece.png_text) for one, piece in zip(pixels, pieces, strict=True) if piece.png_text is not None
-        ]
+        """Encode what is wanted at once; if that fails, one by one, so that a picture's text fails it alone."""
+        drawn = [Drawn(one) for one in pixels]
+        texts = {index: piece.png_text for index, piece in enumerate(pieces) if piece.png_text is not None}
         started = time.perf_counter()
-        files = iter(encode_pngs(np.stack([one for one, _ in wanted]), [text for _, text in wanted]))
-        each_s = (time.perf_counter() - started) / len(wanted)
+        try:
+            files = encode_pngs(np.stack([pixels[index] for index in texts]), list(texts.values()))
+            encoded: list[bytes | ValueError] = list(files)
+        except ValueError:
+            encoded = [_png_or_error(pixels[index], text) for index, text in texts.items()]
+        each_s = (time.perf_counter() - started) / len(texts)
         observe = self._metrics.encode.labels("png").observe
-        for _ in wanted:
+        for index, file in zip(texts, encoded, strict=True):
             observe(each_s)
-        return [
-            Drawn(one) if piece.png_text is None else Drawn(one, next(files), each_s)
-            for one, piece in zip(pixels, pieces, strict=True)
-        ]
+            if isinstance(file, bytes):
+                drawn[index] = Drawn(pixels[index], file, each_s)
+            else:
+                drawn[index] = Drawn(pixels[index], error=file)
+        return drawn
 
     async def _submit(self, pieces: Sequence[Piece], terms: Terms, pointer: str) -> list[Done[Drawn]]:
         try:
@@ -352,15 +252,11 @@ class ServedModel:
         return seconds
 
 
-def _label_index(manifest: Manifest) -> dict[str, int]:
-    """Return every name and alias in lower case with its index; a name goes before another's alias."""
-    index: dict[str, int] = {}
-    for position, entry in enumerate(manifest.labels):
-        index.setdefault(entry.name.lower(), position)
-    for position, entry in enumerate(manifest.labels):
-        for alias in entry.aliases:
-            index.setdefault(alias.lower(), position)
-    return index
+def _png_or_error(pixels: Pixels, text: Mapping[str, str]) -> bytes | ValueError:
+    try:
+        return encode_png(pixels, text=text)
+    except ValueError as error:
+        return error
 
 
 def _finish(pixels: Pixels, look: Look) -> Pixels:

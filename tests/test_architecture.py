@@ -14,6 +14,7 @@ KNOWS_NO_HTTP = (
     *(
         "catalogue",
         "pipeline",
+        "resolver",
         "metrics",
         "sampler",
         "batcher",

@@ -10,7 +10,8 @@ from service import negotiation
 from service.api.connection import while_connected
 from service.batcher import BatchTiming, Terms
 from service.cache import PictureCache
-from service.pipeline import Order, ServedModel
+from service.pipeline import ServedModel
+from service.resolver import Order
 
 TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 KEPT_TIMING = 'cache;desc="hit", queue;dur=0, forward;dur=0, encode;dur=0'

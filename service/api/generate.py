@@ -18,7 +18,8 @@ from service.batcher import Terms
 from service.encoder import ENCODER_VERSION, StillFormat
 from service.errors import InvalidParameters, NotFound
 from service.negotiation import MEDIA_TYPES, Representation
-from service.pipeline import Look, Order, ServedModel
+from service.pipeline import Look, ServedModel
+from service.resolver import Order
 from service.sampler import seed_from
 from service.schemas import (
     GenerateBody,
@@ -73,10 +74,10 @@ async def get_generate(request: Request) -> Response:
     query = parse_query(request, GenerateQuery)
     services = services_of(request)
     model = services.catalogue.get(query.model)
-    label = None if query.label is None else model.label(query.label)
+    label = None if query.label is None else model.resolver.label(query.label)
     _check_n("n", query.n, services)
     seeds = consecutive(first_seed(query.seed, request), query.n)
-    orders = model.orders(seeds, [label] * query.n, query.truncation_psi)
+    orders = model.resolver.orders(seeds, [label] * query.n, query.truncation_psi)
     job = _job(request, services, model, orders, query)
     cache = negotiation.cache_control(versioned="@" in (query.model or ""), seeded=query.seed is not None)
     return await _answer_get(request, services, job, cache, query.download)
@@ -110,8 +111,8 @@ async def get_permalink(request: Request) -> Response:
     except ValueError as error:
         raise InvalidParameters.of("/seed", str(error)) from error
     form = negotiation.EXTENSIONS[extension]
-    label = None if query.label is None else model.label(query.label)
-    orders = model.orders([seed], [label], query.truncation_psi)
+    label = None if query.label is None else model.resolver.label(query.label)
+    orders = model.resolver.orders([seed], [label], query.truncation_psi)
     job = Job(
         model,
         orders,
@@ -138,17 +139,17 @@ async def post_generate(request: Request) -> Response:
     counted, count = body.count
     _check_n(counted, count, services)
     if body.labels is not None:
-        labels: list[int | None] = [model.label(value, f"/labels/{i}") for i, value in enumerate(body.labels)]
+        labels: list[int | None] = [model.resolver.label(value, f"/labels/{i}") for i, value in enumerate(body.labels)]
     else:
-        labels = [None if body.label is None else model.label(body.label)] * count
+        labels = [None if body.label is None else model.resolver.label(body.label)] * count
     if body.latents is not None:
-        orders = model.orders_from_latents(body.latents, labels, body.truncation_psi)
+        orders = model.resolver.orders_from_latents(body.latents, labels, body.truncation_psi)
     else:
         if body.seeds is not None:
             seeds = [seed_from(value) for value in body.seeds]
         else:
             seeds = consecutive(first_seed(body.seed, request), count)
-        orders = model.orders(seeds, labels, body.truncation_psi)
+        orders = model.resolver.orders(seeds, labels, body.truncation_psi)
     job = _job(request, services, model, orders, body)
     terms = terms_of(request, services.settings.request_timeout_s)
     if job.representation.kind == "json":
@@ -298,7 +299,7 @@ async def _json(job: Job, terms: Terms, include: set[Any], headers: dict[str, st
     pixels, timing = await model.draw([order.sample for order in job.orders], terms)
     texts = [answers.provenance(model, order) if job.metadata else None for order in job.orders]
     files, encode_s = await model.stills(pixels, job.look, job.form, texts) if "b64" in include else ([], 0.0)
-    width, height = model.output_size(job.look.size)
+    width, height = model.resolver.output_size(job.look.size)
     images = []
     for index, order in enumerate(job.orders):
         entry: dict[str, Any] = {
@@ -315,7 +316,7 @@ async def _json(job: Job, terms: Terms, include: set[Any], headers: dict[str, st
         if "b64" in include:
             entry["b64"] = base64.b64encode(files[index]).decode()
         if "latent" in include:
-            entry["latent"] = [float(value) for value in model.latent_of(order)]
+            entry["latent"] = [float(value) for value in model.resolver.latent_of(order)]
         images.append(entry)
     document = {
         "model": model.manifest.id,

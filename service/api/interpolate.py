@@ -112,15 +112,15 @@ async def post_interpolate(request: Request) -> Response:
 def _ends(
     model: ServedModel, parameters: InterpolateQuery | InterpolateBody, start: int | str, end: int | str
 ) -> list[Stop]:
-    first = None if parameters.label is None else model.label(parameters.label)
-    last = first if parameters.label_to is None else model.label(parameters.label_to, "/label_to")
+    first = None if parameters.label is None else model.resolver.label(parameters.label)
+    last = first if parameters.label_to is None else model.resolver.label(parameters.label_to, "/label_to")
     return [Stop(seed_from(start), None, first), Stop(seed_from(end), None, last)]
 
 
 def _stop(model: ServedModel, frame: KeyframeBody, pointer: str) -> Stop:
-    label = None if frame.label is None else model.label(frame.label, f"{pointer}/label")
+    label = None if frame.label is None else model.resolver.label(frame.label, f"{pointer}/label")
     if frame.latent is not None:
-        model.latent(frame.latent, f"{pointer}/latent")
+        model.resolver.latent(frame.latent, f"{pointer}/latent")
     return Stop(None if frame.seed is None else seed_from(frame.seed), frame.latent, label)
 
 
@@ -129,12 +129,12 @@ def _keyframes(model: ServedModel, stops: Sequence[Stop]) -> list[Keyframe]:
     keyframes: list[Keyframe] = []
     for index, stop in enumerate(stops):
         if stop.latent is not None:
-            z = model.latent(stop.latent, f"/keyframes/{index}/latent")
+            z = model.resolver.latent(stop.latent, f"/keyframes/{index}/latent")
             default = model.manifest.defaults.label or 0
         else:
             assert stop.seed is not None  # a stop has a seed or a latent
             z = rng.latents([stop.seed], model.manifest.z_dim)[0]
-            default = model.label_of(stop.seed)
+            default = model.resolver.label_of(stop.seed)
         if keyframes:
             default = keyframes[0].label
         keyframes.append(Keyframe(z, default if stop.label is None else stop.label))
@@ -158,7 +158,7 @@ def _samples(
         mode=mode,
         easing=parameters.easing,
         loop=parameters.loop,
-        truncation_psi=model.psi(parameters.truncation_psi),
+        truncation_psi=model.resolver.psi(parameters.truncation_psi),
     )
 
 
@@ -236,7 +236,7 @@ async def _json(way: Way, headers: dict[str, str], terms: Terms) -> Response:
     document: dict[str, Any] = {"model": model.manifest.id, "digest": f"sha256:{model.bundle.digest}"}
     if way.parameters.layout == "frames":
         files, encode_s = await model.stills(pixels, way.look, "png", [way.text] * len(pixels))
-        width, height = model.output_size(way.look.size)
+        width, height = model.resolver.output_size(way.look.size)
         document["fps"] = way.parameters.fps
         document["frames"] = [
             {

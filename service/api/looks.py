@@ -47,7 +47,7 @@ def look(
         InvalidParameters: If they are too large together or for the format, the format has no quality, the background
             is no colour, or the model has no alpha.
     """
-    width, height = model.output_size(size)
+    width, height = model.resolver.output_size(size)
     if count * width * height > max_megapixels * 1e6:
         detail = f"{count} pictures of {width}x{height} are more than {max_megapixels:g} megapixels"
         raise InvalidParameters.of("/size", detail)

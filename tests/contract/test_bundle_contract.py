@@ -109,7 +109,7 @@ async def test_exported_bundle_is_served(tiny_models: Path, encoder: Encoder) ->
     await catalogue.load()
     try:
         model = catalogue.get("tiny@1")
-        orders = model.orders([7, 8], [None, model.label("handbag")], None)
+        orders = model.resolver.orders([7, 8], [None, model.resolver.label("handbag")], None)
         pixels, _ = await model.draw([order.sample for order in orders], Terms(60))
     finally:
         await catalogue.drain(1)

@@ -153,7 +153,7 @@ async def test_end_of_the_lifespan_finishes_what_was_begun(tmp_path: Path) -> No
             )
             model = services.catalogue.get(None)
             engine.open.clear()
-            orders = model.orders([1, 2], [0, 1], None)
+            orders = model.resolver.orders([1, 2], [0, 1], None)
             drawing = asyncio.create_task(model.draw([order.sample for order in orders], Terms(30)))
             await until(lambda: len(engine.batches) == 1)
             asyncio.get_running_loop().call_later(0.01, engine.open.set)

@@ -76,7 +76,9 @@ async def test_models_are_loaded_and_bad_ones_noted(make: Make, tiny_copy: Path)
     assert [model.manifest.id for model in catalogue] == ["other@1", "tiny@1"]
     assert catalogue.loaded
     assert catalogue.reasons() == []
-    pixels, _ = await catalogue.get("tiny").draw([catalogue.get("tiny").orders([7], [None], None)[0].sample], Terms(60))
+    pixels, _ = await catalogue.get("tiny").draw(
+        [catalogue.get("tiny").resolver.orders([7], [None], None)[0].sample], Terms(60)
+    )
     assert pixels[0].shape == (16, 16, 1)
 
 
@@ -254,7 +256,7 @@ async def _held(catalogue: Catalogue, engine: FakeEngine, count: int) -> AsyncIt
     """Yield a drawing of `count` pictures whose first batch the engine holds."""
     engine.open.clear()
     model = catalogue.get(None)
-    samples = [order.sample for order in model.orders(range(count), [0] * count, None)]
+    samples = [order.sample for order in model.resolver.orders(range(count), [0] * count, None)]
     drawing = asyncio.create_task(model.draw(samples, Terms(60)))
     await until(lambda: bool(engine.batches))
     yield drawing

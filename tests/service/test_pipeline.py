@@ -1,4 +1,4 @@
-"""One served model: what a label means, what an order is, and what a request is told when a picture does not come."""
+"""One served model: pictures in order, and what a request is told when one does not come."""
 
 import asyncio
 import io
@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service import errors, rng
+from service import errors
 from service.batcher import Terms
 from service.bundle import Bundle
 from service.encoder import Encoder
-from service.manifest import LabelEntry
 from service.metrics import Metrics
 from service.pipeline import Look, ServedModel
 from service.sample import Sample
@@ -56,140 +55,6 @@ def engine_of(model: ServedModel) -> FakeEngine:
 
 def samples(count: int) -> list[Sample]:
     return [Sample(np.zeros(8, np.float32), index, 1.0) for index in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("value", "index"),
-    [
-        (0, 0),
-        (2, 2),
-        ("1", 1),
-        ("02", 2),
-        ("bag", 1),
-        ("Ankle boot", 0),
-        ("ANKLE BOOT", 0),
-        (" bag ", 1),
-        ("handbag", 1),
-        ("PURSE", 1),
-        ("bootie", 0),
-        ("t-shirt/top", 2),
-        ("tee", 2),
-    ],
-)
-async def test_label_is_found_by_index_name_or_alias(make: Make, value: int | str, index: int) -> None:
-    """Names and aliases are compared without regard to case and surrounding spaces; digits are an index."""
-    assert make().label(value) == index
-
-
-@pytest.mark.parametrize(
-    "value", [3, -1, "3", "-1", "hat", "", "1.0", "²", "bag\0", "9" * 64, pytest.param(10**4000, id="huge")]
-)
-async def test_unknown_label_is_refused_with_the_valid_ones(make: Make, value: int | str) -> None:
-    """The answer names the field and lists what could have been said, and repeats no more than is readable."""
-    with pytest.raises(errors.InvalidParameters) as answer:
-        make().label(value, "/labels/4")
-
-    (field,) = answer.value.errors
-    assert field.pointer == "/labels/4"
-    assert field.detail.startswith("unknown label ")
-    assert field.detail.endswith("; tiny@1 has 0 Ankle boot, 1 bag, 2 t-shirt/top")
-    assert len(field.detail) < 200
-
-
-@pytest.mark.parametrize("value", [0, "0", "bag"])
-async def test_model_without_labels_takes_none(make: Make, value: int | str) -> None:
-    """An unconditional model says so, rather than listing nothing."""
-    with pytest.raises(errors.InvalidParameters, match="label: tiny@1 has no labels"):
-        make(a_bundle(labels=())).label(value)
-
-
-async def test_name_goes_before_another_labels_alias(make: Make) -> None:
-    """Words that two labels lay claim to go to the one whose name it is, then to the first; digits too."""
-    entries = (
-        LabelEntry(name="top", aliases=("shirt", "wear", "2")),
-        LabelEntry(name="Shirt", aliases=("wear",)),
-        LabelEntry(name="hat"),
-    )
-    model = make(labels=entries)
-
-    assert [model.label(word) for word in ("shirt", "wear", "2", 2)] == [1, 0, 0, 2]
-
-
-async def test_label_of_a_seed_is_drawn_or_the_default(make: Make) -> None:
-    """Who names no label gets the manifest's, else one drawn from the seed, else the only one."""
-    drawn, fixed, unconditional = make(), make(), make(a_bundle(labels=()))
-    fixed = make(defaults=drawn.manifest.defaults.model_copy(update={"label": 2}))
-
-    assert [drawn.label_of(seed) for seed in range(50)] == [rng.label_from(seed, 3) for seed in range(50)]
-    assert {drawn.label_of(seed) for seed in range(50)} == {0, 1, 2}
-    assert {fixed.label_of(seed) for seed in range(50)} == {2}
-    assert {unconditional.label_of(seed) for seed in range(50)} == {0}
-
-
-async def test_truncation_is_the_requests_or_the_default(make: Make) -> None:
-    """A psi of 0 is a wish like any other, not a missing one."""
-    model = make()
-    model = make(defaults=model.manifest.defaults.model_copy(update={"truncation_psi": 0.7}))
-
-    assert [model.psi(None), model.psi(0.0), model.psi(1.0)] == [0.7, 0.0, 1.0]
-    assert [order.sample.truncation_psi for order in model.orders([1], [None], 0.0)] == [0.0]
-
-
-async def test_order_holds_the_seeds_latent_and_label(make: Make) -> None:
-    """An order is the latent of its seed, and the sample has the label and psi that the answer will name."""
-    model = make()
-    orders = model.orders([5, 6, 5], [1, None, 2], 0.5)
-
-    assert [(order.seed, order.label) for order in orders] == [(5, 1), (6, rng.label_from(6, 3)), (5, 2)]
-    assert np.array_equal([model.latent_of(order) for order in orders], rng.latents([5, 6, 5], 8))
-    assert [order.sample.label for order in orders] == [order.label for order in orders]
-    assert {order.sample.truncation_psi for order in orders} == {0.5}
-
-
-async def test_orders_need_a_label_per_seed(make: Make) -> None:
-    """Lists of different lengths are our own mistake, and never cut to the shorter one."""
-    with pytest.raises(ValueError, match="zip"):
-        make().orders([1, 2], [None], None)
-
-
-@pytest.mark.parametrize(("label", "chosen"), [(None, 2), (0, 0), (1, 1)])
-async def test_order_of_a_latent_takes_the_label_that_was_said(make: Make, label: int | None, chosen: int) -> None:
-    """Label 0 is a label; only a missing one is replaced by the default."""
-    model = make()
-    model = make(defaults=model.manifest.defaults.model_copy(update={"label": 2}))
-    (order,) = model.orders_from_latents([[0.5] * 8], [label], None)
-
-    assert order.seed is None
-    assert order.label == order.sample.label == chosen
-    assert order.sample.z.dtype == np.float32
-    assert order.sample.z.tolist() == [0.5] * 8
-
-
-@pytest.mark.parametrize("length", [0, 7, 9])
-async def test_latent_of_a_wrong_length_is_refused(make: Make, length: int) -> None:
-    """The answer says which latent, how long it is and how long it has to be."""
-    with pytest.raises(errors.InvalidParameters) as answer:
-        make().orders_from_latents([[0.0] * 8, [0.0] * length], [None, None], None)
-
-    (field,) = answer.value.errors
-    assert (field.pointer, field.detail) == ("/latents/1", f"{length} numbers, tiny@1 takes 8")
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "size", "expected"),
-    [
-        (16, 16, None, (16, 16)),
-        (16, 16, 64, (64, 64)),
-        (40, 20, 80, (80, 40)),
-        (20, 40, 16, (8, 16)),
-        (1000, 1, 16, (16, 1)),
-    ],
-)
-async def test_size_is_the_longest_side(
-    make: Make, width: int, height: int, size: int | None, expected: tuple[int, int]
-) -> None:
-    """The picture keeps its shape, and no side vanishes."""
-    assert make(width=width, height=height).output_size(size) == expected
 
 
 async def test_pictures_come_in_the_order_of_the_samples(make: Make) -> None:
@@ -325,3 +190,25 @@ async def test_transparency_is_laid_on_the_background(make: Make) -> None:
     content, _ = await model.still([clear], Look(background=(255, 0, 0)), "png", None)
 
     assert opened(content).convert("RGBA").getpixel((3, 3)) == (255, 0, 0, 255)
+
+
+async def test_picture_that_cannot_be_encoded_fails_alone(make: Make) -> None:
+    """Its text is refused, and its batch mates get their files."""
+    model = make()
+    engine_of(model).open.clear()
+    good, bad = ({"Label": "bag"}, {"Label": "no\0thing"})
+    orders = model.resolver.orders([1, 2, 3], [0, 1, 2], None)
+    blocker = asyncio.create_task(model.picture(orders[0], Look(), "png", good, Terms(60)))
+    await until(lambda: len(engine_of(model).batches) == 1)
+    tasks = [
+        asyncio.create_task(model.picture(order, Look(), "png", text, Terms(60)))
+        for order, text in zip(orders[1:], (bad, good), strict=True)
+    ]
+    await until(lambda: model.batcher.queued == 2)
+    engine_of(model).open.set()
+    first, refused, mate = await asyncio.gather(blocker, *tasks, return_exceptions=True)
+    assert [len(batch) for batch in engine_of(model).batches] == [1, 2]
+    assert isinstance(refused, ValueError)
+    for drawn in (first, mate):
+        assert isinstance(drawn, tuple)
+        assert Image.open(io.BytesIO(drawn[0])).text == good
