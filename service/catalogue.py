@@ -192,11 +192,13 @@ class Catalogue:
         refused = {
             key: why for key, why in self.refused.items() if key == "*" or wanted in (key, key.partition("@")[0])
         }
-        served = wanted.partition("@")[0] in self._models and wanted not in refused
+        served = wanted.partition("@")[0] in self._models
         if not self.loaded or (refused and not served) or name is None:
             why = "; ".join([f"{key}: {reason}" for key, reason in refused.items()] or self.reasons())
             raise Starting(why if self.loaded else "models are being loaded", headers={"Retry-After": "2"})
         known = ", ".join(model.manifest.id for model in self) or "none"
+        if wanted in refused:
+            raise ModelNotFound(f"{wanted} was refused: {refused[wanted]}; there are: {known}")
         raise ModelNotFound(f"unknown model {name!r}; there are: {known}")
 
     def _find(self, wanted: str) -> ServedModel | None:

@@ -112,7 +112,9 @@ async def test_older_version_serves_where_the_newest_does_not_hold(tiny_copy: Pa
         assert await statuses(client) == dict.fromkeys(PROBES, 200)
         answer = await client.get("/generate?seed=1")
         assert (answer.status_code, answer.headers["x-model"]) == (200, "tiny@1")
-        assert_problem(await client.get("/generate?model=tiny@2"), 404, "model-not-found")
+        document = assert_problem(await client.get("/generate?model=tiny@2"), 404, "model-not-found")
+        assert document["detail"].startswith("tiny@2 was refused: ")
+        assert document["detail"].endswith("; there are: tiny@1")
         assert [model["id"] for model in (await client.get("/models")).json()["models"]] == ["tiny@1"]
 
 
