@@ -36,7 +36,7 @@ class PictureCache(Generic[Note]):
     ) -> None:
         self._max_bytes, self._count, self._clock = max_bytes, count, clock
         self._bodies: OrderedDict[str, bytes] = OrderedDict()
-        self._flights: dict[str, asyncio.Future[tuple[bytes, Note] | None]] = {}
+        self._flights: dict[tuple[str, int], asyncio.Future[tuple[bytes, Note] | None]] = {}
         self.num_bytes = 0
 
     def find(self, key: str) -> bytes | None:
@@ -48,14 +48,15 @@ class PictureCache(Generic[Note]):
         return body
 
     async def get(
-        self, key: str, make: Callable[[float], Awaitable[tuple[bytes, Note]]], *, timeout_s: float
+        self, key: str, make: Callable[[float], Awaitable[tuple[bytes, Note]]], *, timeout_s: float, urgency: int = 0
     ) -> tuple[bytes, Note]:
-        """Return what `make` returns for `key`, from whichever request computes it first.
+        """Return what `make` returns for `key`, from whichever request of the same urgency computes it first.
 
         Args:
             key: Names everything that the body depends on.
             make: Computes the body within the seconds that it is given, and says something about how.
             timeout_s: Seconds from now until this request's deadline.
+            urgency: Of this request: nobody waits for a less urgent one.
 
         Returns:
             The body, and what `make` said.
@@ -66,26 +67,28 @@ class PictureCache(Generic[Note]):
         """
         deadline = self._clock() + timeout_s
         counted = False
-        while (flight := self._flights.get(key)) is not None:
+        while (flight := self._flights.get((key, urgency))) is not None:
             if not counted:
                 self._count("shared")
                 counted = True
             try:
-                async with asyncio.timeout(max(deadline - self._clock(), 0)):
+                async with asyncio.timeout(max(deadline - self._clock(), 0)) as limit:
                     found = await asyncio.shield(flight)
             except TimeoutError:
+                if not limit.expired():  # the work's own
+                    raise
                 raise DeadlineExceeded(f"not drawn within {timeout_s:g} s") from None
             if found is not None:
                 return found
         if not counted:
             self._count("miss")
-        return await self._fly(key, make, deadline - self._clock())
+        return await self._fly(key, urgency, make, deadline - self._clock())
 
     async def _fly(
-        self, key: str, make: Callable[[float], Awaitable[tuple[bytes, Note]]], timeout_s: float
+        self, key: str, urgency: int, make: Callable[[float], Awaitable[tuple[bytes, Note]]], timeout_s: float
     ) -> tuple[bytes, Note]:
         """Compute for everybody; where this request cannot, whoever waits is told to try."""
-        flight = self._flights[key] = asyncio.get_running_loop().create_future()
+        flight = self._flights[key, urgency] = asyncio.get_running_loop().create_future()
         try:
             made = await make(timeout_s)
         except DeadlineExceeded:
@@ -103,14 +106,17 @@ class PictureCache(Generic[Note]):
             flight.set_result(made)
             return made
         finally:
-            del self._flights[key]
+            del self._flights[key, urgency]
 
     def _keep(self, key: str, body: bytes) -> None:
         size = len(body) + OVERHEAD_BYTES
         if size > self._max_bytes // LARGEST_PART:
             return
-        self._bodies[key] = body
         self.num_bytes += size
+        before = self._bodies.pop(key, None)
+        if before is not None:
+            self.num_bytes -= len(before) + OVERHEAD_BYTES
+        self._bodies[key] = body
         while self.num_bytes > self._max_bytes:
             _, oldest = self._bodies.popitem(last=False)
             self.num_bytes -= len(oldest) + OVERHEAD_BYTES

@@ -21,6 +21,7 @@ from service.precision import candidates
 from service.sample import Sample
 from service.settings import Settings
 
+DEVICE_DRAIN_S = 5.0  # for a device that hangs on a batch: the process ends without it
 _log = structlog.get_logger()
 
 
@@ -94,7 +95,6 @@ class Catalogue:
             manifest.name, str(manifest.version), bundle.digest, engine.dtype, str(device)
         ).set(1)
         self._metrics.model_load.labels(manifest.name).set(seconds)
-        self._metrics.batch_limit_images.set(settings.max_batch_images)
         self._metrics.queue_limit_images.set(settings.max_queue_images)
         _log.info(
             "model ready",
@@ -209,8 +209,11 @@ class Catalogue:
         return next((model for number, model in versions.items() if str(number) == version), None)
 
     async def drain(self, timeout_s: float) -> None:
-        """Finish what is queued, for at most `timeout_s` seconds, then give the devices back."""
+        """Finish what is queued, for at most `timeout_s` seconds, then give back the devices that answer."""
         models = list(self)
         await asyncio.gather(*(model.batcher.drain(timeout_s) for model in models))
         for model in models:
-            await model.engine.drain()
+            try:
+                await asyncio.wait_for(model.engine.drain(), DEVICE_DRAIN_S)
+            except TimeoutError:
+                _log.error("engine does not end", model=model.manifest.id)

@@ -62,7 +62,9 @@ class Metrics:
         )
         self.oom = Counter("vitrine_oom", "Batches that did not fit into the device's memory.", registry=registry)
         self.batch_limit_images = Gauge(
-            "vitrine_batch_limit_images", "Images that a batch may have.", registry=registry
+            "vitrine_batch_limit_images",
+            "Images that a batch may have, of the model where that is least.",
+            registry=registry,
         )
         self.model_info = Gauge(
             "vitrine_model_info",
@@ -109,10 +111,9 @@ class BatchMetrics(Observer):
         """Count a request whose client left."""
         self._metrics.cancelled.labels(stage).inc()
 
-    def out_of_memory(self, ceiling: int) -> None:
-        """Count a batch that did not fit, and show what one may have now."""
+    def out_of_memory(self) -> None:
+        """Count a batch that did not fit."""
         self._metrics.oom.inc()
-        self._metrics.batch_limit_images.set(ceiling)
 
     def depth(self, queued: int, in_flight: int) -> None:
         """Move the gauges, which all models share, by what has changed for this one."""

@@ -100,7 +100,7 @@ def represent(accept: str | None, explicit: str | None, formats: tuple[str, ...]
 
 def etag(model: str, encoder: str, parameters: Mapping[str, object]) -> str:
     """Return a weak validator made from the model's identity, the encoder's version and the canonical parameters."""
-    text = "\n".join([model, encoder, *(f"{key}={parameters[key]}" for key in sorted(parameters))])
+    text = "\n".join([model, encoder, *(f"{key}={parameters[key]!r}" for key in sorted(parameters))])
     return f'W/"{base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:16]).decode().rstrip("=")}"'
 
 

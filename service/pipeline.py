@@ -91,6 +91,7 @@ class ServedModel:
             max_queue=max_queue_images,
             workers=engine.workers,
             observer=BatchMetrics(metrics, bundle.manifest.name),
+            sizes=lambda: engine.status().batch_sizes,
         )
         self.resolver = Resolver(bundle.manifest)
 
@@ -197,7 +198,7 @@ class ServedModel:
             raise errors.DeadlineExceeded(f"not drawn within {terms.timeout_s:g} s") from error
         except batcher.OutOfMemory as error:
             retry = {"Retry-After": OUT_OF_SERVICE_RETRY_S}
-            raise errors.OutOfMemory("one picture does not fit into the device's memory", headers=retry) from error
+            raise errors.OutOfMemory("the picture does not fit into the device's memory", headers=retry) from error
         except batcher.BackendFailure as error:
             retry = {"Retry-After": OUT_OF_SERVICE_RETRY_S}
             raise errors.EngineUnavailable("the engine failed on this batch", headers=retry) from error

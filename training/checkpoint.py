@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from training.errors import TrainingError
 from training.files import replacing
-from training.presets import TrainConfig
+from training.presets import TrainConfig, config_of
 
 FORMAT = "vitrine-checkpoint/1"
 FILE_NAME = "checkpoint.pt"
@@ -48,10 +48,10 @@ def load(path: Path, *, config: TrainConfig, data_digest: str) -> dict[str, Any]
         raise TrainingError(f"{path} is damaged or not a checkpoint; remove it to begin the run again") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise TrainingError(f"{path} is not a checkpoint of this version ({FORMAT})")
-    wanted = asdict(config)
-    differing = [key for key in wanted if state["config"].get(key) != wanted[key]]
+    wanted, had = asdict(config), asdict(config_of(state["config"]))
+    differing = [key for key in wanted if had[key] != wanted[key]]
     if differing:
-        found = ", ".join(f"{key} was {state['config'].get(key)!r}, is {wanted[key]!r}" for key in differing)
+        found = ", ".join(f"{key} was {had[key]!r}, is {wanted[key]!r}" for key in differing)
         raise TrainingError(f"{path} belongs to other settings ({found}); use another --out or the same settings")
     if state["data_digest"] != data_digest:
         raise TrainingError(f"{path} was trained on other data ({state['data_digest'][:12]}, now {data_digest[:12]})")

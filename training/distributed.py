@@ -22,10 +22,14 @@ TIMEOUT = timedelta(minutes=5)  # a process that says nothing for so long is los
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The processes of a run: this one's `rank`, of `size`; rank 0 writes and speaks for all."""
+    """The processes of a run: this one's `rank`, of `size`; rank 0 writes and speaks for all.
+
+    `local_size` of them are on this machine.
+    """
 
     rank: int = 0
     size: int = 1
+    local_size: int = 1
     device: torch.device = CPU
 
     @property
@@ -89,6 +93,6 @@ def joined(device: torch.device) -> Iterator[Group]:
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"the processes of the group did not meet: {error}") from error
     try:
-        yield Group(dist.get_rank(), size, device)
+        yield Group(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", str(size))), device)
     finally:
         dist.destroy_process_group()

@@ -1,6 +1,5 @@
 """How many pictures go through a step at once, found from what one of them leaves in memory for the backward pass."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from torch import Tensor
 
 # Gradients on their way, temporary results of operators and the allocator's rests come on top of what is saved.
 OVERHEAD = 2.0
-_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 class SavedTensors:
@@ -36,27 +35,34 @@ class SavedTensors:
             yield
 
 
-def free_bytes(device: torch.device, cgroup: Path = _CGROUP) -> int | None:
-    """Return the bytes of memory that a device has left for this process.
+def free_bytes(device: torch.device, meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
+    """Return the bytes of memory that a device has left.
 
     Args:
         device: A CPU or a CUDA device.
+        meminfo: What a Linux kernel says of the machine's memory, on a CPU.
         cgroup: Where the limits of this process's container are, on a CPU.
 
     Returns:
-        Bytes, or `None` where the system does not say.
+        Bytes, caches that would give way included, or `None` where the system does not say.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
+        free = 1024 * _numbers(meminfo)["MemAvailable:"]
+    except (OSError, KeyError):
         return None
     try:
-        limit, used = ((cgroup / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        return free if limit == "max" else min(free, max(int(limit) - int(used), 0))
-    except (OSError, ValueError):
+        limit, used = (int((cgroup / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        return min(free, max(limit - used + _numbers(cgroup / "memory.stat").get("inactive_file", 0), 0))
+    except (OSError, ValueError):  # no limit is spelt "max"
         return free
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Return the numbers of a file that has a name and a number on each line."""
+    lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdecimal()}
 
 
 def largest_micro_batch(pictures: int, bytes_per_picture: float, free: int | None, workers: int = 1) -> int:
@@ -69,9 +75,8 @@ def largest_micro_batch(pictures: int, bytes_per_picture: float, free: int | Non
         workers: Threads that take a part each at the same time.
 
     Returns:
-        A divisor of `pictures`; 2 at least where that divides, for batch norm needs two, and else 1.
+        A divisor of `pictures`; 2 at least, unless there is only one.
     """
     fits = pictures if free is None else free / max(OVERHEAD * bytes_per_picture * workers, 1)
-    least = 1 if pictures % 2 else 2
-    parts = [part for part in range(least, pictures + 1) if pictures % part == 0]
+    parts = [part for part in range(min(2, pictures), pictures + 1) if pictures % part == 0]
     return max((part for part in parts if part <= fits), default=parts[0])

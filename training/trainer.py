@@ -34,7 +34,7 @@ _TRIAL = 2  # pictures of which the memory is measured; batch norm needs two
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """Means over one batch: both losses, both penalties, and the logit gap between real and fake."""
+    """Means over one batch: both losses, both penalties (of the last step that had them), and the logit gap."""
 
     d_loss: float
     g_loss: float
@@ -109,14 +109,30 @@ class Trainer:
         self.holdout = data.holdout if len(data.holdout) and self.augmentations else None
         self.images, self.labels = data.train.images.to(self.device), data.train.labels.to(self.device)
         self.sampler = EndlessSampler(len(data.train), config.seed)
-        share = config.batch_size // (threads * self.group.size)
-        if micro_batch is None:
-            micro_batch = memory.largest_micro_batch(
-                share, self._picture_bytes(), memory.free_bytes(self.device), threads
-            )
-        if micro_batch < 1 or share % micro_batch:
-            raise TrainingError(f"--micro-batch {micro_batch} does not divide the {share} pictures of a thread")
-        self.micro_batch = micro_batch
+        self.micro_batch_is_given = micro_batch is not None
+        self.micro_batch = self._micro_batch(micro_batch)
+
+    def _micro_batch(self, given: int | None) -> int:
+        """Return the pictures that a thread takes at once, the same in all processes."""
+        share = self.config.batch_size // (self.pool.num_threads * self.group.size)
+        if given is None:
+            given = share if self._has_batch_norm() else self._fitting(share)
+        if given < 1 or share % given:
+            raise TrainingError(f"--micro-batch {given} does not divide the {share} pictures of a thread")
+        return given
+
+    def _has_batch_norm(self) -> bool:
+        """Tell whether a picture's gradient depends on its batch, so that parts of it give another step."""
+        networks = (self.generator, self.discriminator)
+        return any(isinstance(module, BatchNorm) for network in networks for module in network.modules())
+
+    def _fitting(self, share: int) -> int:
+        """Return the part of a thread's pictures that fits into memory; what the first process finds is for all."""
+        free = memory.free_bytes(self.device)
+        if free is not None and self.device.type == "cpu":
+            free //= self.group.local_size
+        found = memory.largest_micro_batch(share, self._picture_bytes(), free, self.pool.num_threads)
+        return round(self.group.sum([found * float(self.group.leads)])[0])
 
     def _build(self, learning_rate_scale: float) -> None:
         """Set networks, optimisers and counters to their start."""
@@ -143,6 +159,7 @@ class Trainer:
         self.learning_rate_scale = learning_rate_scale
         self.wide_gap_steps = 0
         self.augment_probability = 0.0
+        self.penalties = [0.0, 0.0]
 
     def step(self, progress: float) -> StepStats:
         """Train both networks on one batch.
@@ -189,9 +206,10 @@ class Trainer:
             self.synchronise()
         decay = schedules.ema_decay(self.nimg, config.batch_size, config.ema_halflife_kimg)
         update_ema(self.generator_ema, self.generator, decay)
-        d_loss, *others = torch.stack(d_values).mean(dim=0).tolist()
+        d_loss, *penalties, gap = torch.stack(d_values).mean(dim=0).tolist()
+        self.penalties = penalties if penalised else self.penalties
         g_loss = torch.stack(g_values).mean().item()
-        sums = self.group.sum([d_loss, g_loss, *others])
+        sums = self.group.sum([d_loss, g_loss, *self.penalties, gap])
         stats = StepStats(*(value / self.group.size for value in sums))
         self._guard(stats)
         if self.augmentations and self.steps % AUGMENT_STEPS == 0:
@@ -238,7 +256,7 @@ class Trainer:
             shard = _Shard(0, to_float(self.images[index]), self.labels[index], z)
             counter = memory.SavedTensors()
             with counter.counted():
-                self._discriminator_gradients(shard, gamma=1.0, label_weight=1.0)
+                self._discriminator_gradients(shard, gamma=max(self.config.gamma), label_weight=1.0)
             saved.append(counter.num_bytes)
         return (saved[1] - saved[0]) / _TRIAL
 
@@ -383,8 +401,10 @@ class Trainer:
         self.learning_rate_scale, self.wide_gap_steps = state["learning_rate_scale"], state["wide_gap_steps"]
         self.augment_probability = state["augment_probability"]
         # The order in which gradients are added up is part of a bitwise resume, whatever memory is free now.
-        if self.config.batch_size % (state["micro_batch"] * self.pool.num_threads * self.group.size) == 0:
-            self.micro_batch = state["micro_batch"]
+        kept = state.get("micro_batch", self.micro_batch)
+        share = self.config.batch_size // (self.pool.num_threads * self.group.size)
+        if not self.micro_batch_is_given and share % kept == 0:
+            self.micro_batch = kept
 
     def _parts(self) -> dict[str, Any]:
         return {

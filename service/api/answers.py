@@ -69,8 +69,8 @@ async def kept_or_made(
     def made(timeout_s: float) -> Awaitable[tuple[bytes, str]]:
         return make(replace(terms, timeout_s=timeout_s))
 
-    body, timing = await while_connected(request, cache.get(key, made, timeout_s=terms.timeout_s))
-    return answer(body, timing)
+    work = cache.get(key, made, timeout_s=terms.timeout_s, urgency=terms.urgency)
+    return answer(*await while_connected(request, work))
 
 
 def server_timing(timing: BatchTiming, encode_s: float) -> str:

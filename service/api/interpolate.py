@@ -185,9 +185,10 @@ async def _answer(
     if representation.vary:
         headers["Vary"] = "Accept"
     if cache != negotiation.NO_STORE:
-        resolved = {"model": None, **parameters.model_dump(exclude={"model", "label", "label_to"})}
+        words = parameters.model_dump(exclude={"model", "label", "label_to", "seed_from", "seed_to"})
         labels = [keyframe.label for keyframe in _keyframes(model, stops)]
-        identity = {**resolved, "labels": labels, "psi": samples[0].truncation_psi, "as": representation}
+        seeds = [stop.seed for stop in stops]
+        identity = {**words, "seeds": seeds, "labels": labels, "psi": samples[0].truncation_psi, "as": representation}
         headers["ETag"] = negotiation.etag(model.identity, ENCODER_VERSION, identity)
         if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
             return answers.not_modified(headers)

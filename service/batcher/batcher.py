@@ -38,6 +38,8 @@ class Batcher(Generic[Item, Result]):
         max_queue: Items that may wait, over all requests, at least 1; those in `run` are not counted.
         workers: Calls of `run` at the same time, at least 1.
         observer: Told about every change.
+        sizes: Returns the sizes that batches have in `run`, ascending, the last one `max_batch_size`; it pads others.
+            Without it every size runs as it is.
         clock: Seconds from any origin, never falling.
 
     Raises:
@@ -52,12 +54,13 @@ class Batcher(Generic[Item, Result]):
         max_queue: int,
         workers: int = 1,
         observer: Observer | None = None,
+        sizes: Callable[[], Sequence[int]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if min(max_batch_size, max_queue, workers) < 1:
             raise ValueError(f"limits must be at least 1: {max_batch_size=}, {max_queue=}, {workers=}")
         self._run = run
-        self._ceiling = Ceiling(max_batch_size)
+        self._ceiling = Ceiling(max_batch_size, sizes or (lambda: range(1, max_batch_size + 1)))
         self._max_queue = max_queue
         self._num_workers = workers
         self._observer = observer or Observer()
@@ -272,28 +275,40 @@ class Batcher(Generic[Item, Result]):
             self._changed()
 
     async def _run_and_settle(self, batch: Sequence[tuple[Ticket[Item, Result], int]]) -> None:
-        """Run a batch, in halves if it does not fit into memory, and settle the requests that it completes."""
+        """Run a batch, in parts if it does not fit into memory, and settle the requests that it completes."""
         size, started = len(batch), self._clock()
         try:
             results = await self._run([ticket.items[index] for ticket, index in batch])
         except MemoryError as exc:
-            self._ceiling.did_not_fit(size)
-            self._observer.out_of_memory(self._ceiling.value)
-            if size == 1:
-                failure = OutOfMemory(f"one item does not fit into memory: {exc}")
-                failure.__cause__ = exc
-                self._settle(batch[0][0], failure)
-                return
-            for half in (batch[: size // 2], batch[size // 2 :]):
-                wanted = [part for part in half if not part[0].future.done()]
-                if wanted:
-                    await self._run_and_settle(wanted)
+            reason = str(exc)
+        else:
+            if len(results) != size:
+                raise ValueError(f"{size} items gave {len(results)} results")
+            self._complete(batch, results, started, self._clock() - started)
             return
-        if len(results) != size:
-            raise ValueError(f"{size} items gave {len(results)} results")
-        run_s = self._clock() - started
+        # Outside of the handler, so that nothing of the batch that failed stays alive.
+        part = self._ceiling.did_not_fit(size)
+        self._observer.out_of_memory()
+        if not part:
+            for ticket, _ in batch:
+                self._settle(ticket, OutOfMemory(f"the smallest batch does not fit into memory: {reason}"))
+            return
+        for first in range(0, size, part):
+            wanted = [entry for entry in batch[first : first + part] if not entry[0].future.done()]
+            if wanted:
+                await self._run_and_settle(wanted)
+
+    def _complete(
+        self,
+        batch: Sequence[tuple[Ticket[Item, Result], int]],
+        results: Sequence[Result],
+        started: float,
+        run_s: float,
+    ) -> None:
+        """Hand out the results of a batch."""
+        size = len(batch)
         self._rate.measure(size, run_s, full=size >= min(self._ceiling.value, self._max_queue))
-        self._ceiling.fitted()
+        self._ceiling.fitted(size)
         for (ticket, index), value in zip(batch, results, strict=True):
             ticket.results[index] = Done(value, BatchTiming(started - ticket.arrived, run_s, size))
             ticket.missing -= 1

@@ -33,4 +33,4 @@ class BackendFailure(Exception):
 
 
 class OutOfMemory(Exception):
-    """One item alone did not fit into the device's memory."""
+    """The smallest batch that can run did not fit into the device's memory."""

@@ -22,5 +22,5 @@ class Observer:
     def depth(self, queued: int, in_flight: int) -> None:
         """Note the number of items waiting and of items in the run function, after each change."""
 
-    def out_of_memory(self, ceiling: int) -> None:
-        """Note a batch that did not fit, and the items that one may have from now on."""
+    def out_of_memory(self) -> None:
+        """Note a batch that did not fit."""

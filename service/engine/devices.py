@@ -28,3 +28,20 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether torch ran out of memory, on a GPU or a CPU; TorchScript leaves nothing but the message."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    message = str(error)
+    return any(words in message for words in ("out of memory", "can't allocate memory", "not enough memory"))
+
+
+def answers(device: torch.device) -> bool:
+    """Tell whether a device still computes: after some CUDA errors it does not until the process ends."""
+    try:
+        torch.ones(1, device=device).add_(1).item()
+    except RuntimeError:
+        return False
+    return True

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from service.engine.devices import batch_sizes
+from service.engine.devices import answers, batch_sizes, is_out_of_memory
 from service.engine.golden import check_golden
 from service.engine.protocol import EngineStatus, Pixels
 from service.engine.styles import StyleMaker
@@ -65,6 +65,7 @@ class LocalEngine:
         self._sizes = batch_sizes(max_batch_size, device)
         self._styles = StyleMaker(generator, z_dim=manifest.z_dim, rows=2 * max_batch_size, device=device)
         self._running = 0
+        self._lock = threading.Lock()
         self._failure: str | None = None
         self._pool = ThreadPoolExecutor(
             self.workers, f"engine-{manifest.name}", initializer=torch.set_num_threads, initargs=(1,)
@@ -83,10 +84,19 @@ class LocalEngine:
             ValueError: If there are too many.
             MemoryError: If they do not fit into the device's memory.
         """
-        self._running += 1
+        with self._lock:
+            self._running += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, samples)
-        finally:
+            batch = self._pool.submit(self._run, samples)
+        except RuntimeError:
+            self._ended(None)
+            raise
+        batch.add_done_callback(self._ended)
+        return await asyncio.wrap_future(batch)
+
+    def _ended(self, batch: object) -> None:
+        """Count a batch that has ended, in whichever thread it did."""
+        with self._lock:
             self._running -= 1
 
     def status(self) -> EngineStatus:
@@ -143,11 +153,13 @@ class LocalEngine:
     def _run(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
         try:
             return self._draw(samples)
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise MemoryError(str(error).splitlines()[0]) from error
-        except torch.AcceleratorError as error:  # the process's context on the device is gone
-            self._failure = str(error).splitlines()[0]
+        except RuntimeError as error:
+            # TorchScript makes one plain type of all errors, and puts where it happened before what happened.
+            reason = str(error).strip().splitlines()[-1]
+            if is_out_of_memory(error):
+                raise MemoryError(reason) from error
+            if not answers(self._device):
+                self._failure = reason
             raise
 
     def _draw(self, samples: Sequence[Sample]) -> Sequence[Pixels]:

@@ -153,3 +153,26 @@ async def test_nothing_stays_behind() -> None:
     make.open.set()
     assert (await cache.get("a", make, timeout_s=5))[0] == b"picture"
     assert cache._flights == {}
+
+
+async def test_urgent_request_does_not_wait_for_a_less_urgent_one() -> None:
+    """The queue would keep the other one waiting, and this one with it; equals share."""
+    cache: PictureCache[str] = PictureCache(100_000)
+    make = Maker()
+    tasks = [asyncio.create_task(cache.get("a", make, timeout_s=5, urgency=urgency)) for urgency in (7, 0, 0, 7)]
+    await started(*tasks)
+    assert len(make.limits) == 2
+    make.open.set()
+    await asyncio.gather(*tasks)
+    assert cache.num_bytes == len(make.body) + OVERHEAD_BYTES
+
+
+async def test_timeout_of_the_work_is_not_the_deadline_of_who_waits() -> None:
+    """A TimeoutError that the work raises reaches everybody as it is."""
+    cache: PictureCache[str] = PictureCache(0)
+    make = Maker()
+    make.error = TimeoutError("disk")
+    tasks = [asyncio.create_task(cache.get("a", make, timeout_s=5)) for _ in range(2)]
+    await started(*tasks)
+    make.open.set()
+    assert [str(error) for error in await asyncio.gather(*tasks, return_exceptions=True)] == ["disk", "disk"]

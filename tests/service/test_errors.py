@@ -10,6 +10,7 @@ from service.errors import FieldError, InvalidParameters, VitrineError
 
 CONTRACT = {
     "malformed": 400,
+    "out-of-memory": 503,
     "not-found": 404,
     "model-not-found": 404,
     "method-not-allowed": 405,

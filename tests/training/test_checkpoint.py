@@ -50,6 +50,17 @@ def test_load_with_other_settings_is_refused(
         checkpoint.load(tmp_path / "c.pt", config=replace(tiny_config, **changed), data_digest=DIGEST)
 
 
+def test_settings_that_a_checkpoint_does_not_know_have_their_default(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    """A run that was begun before a setting existed goes on, and is refused only if that setting is changed now."""
+    save(tmp_path / "c.pt", tiny_config)
+    state = torch.load(tmp_path / "c.pt", weights_only=True)
+    del state["config"]["penalty_every"]
+    torch.save(state, tmp_path / "c.pt")
+    assert checkpoint.load(tmp_path / "c.pt", config=tiny_config, data_digest=DIGEST)["nimg"] == 64
+    with pytest.raises(TrainingError, match="penalty_every was 1, is 4"):
+        checkpoint.load(tmp_path / "c.pt", config=replace(tiny_config, penalty_every=4), data_digest=DIGEST)
+
+
 def test_load_with_other_data_is_refused(tiny_config: TrainConfig, tmp_path: Path) -> None:
     """A run belongs to its pictures."""
     save(tmp_path / "c.pt", tiny_config)

@@ -472,9 +472,43 @@ def test_little_memory_makes_micro_batches(
     trainer = make_trainer()
     assert trainer.micro_batch == 4
     monkeypatch.undo()
-    resumed = make_trainer()
-    resumed.load_state(copy.deepcopy(trainer.state()))
-    assert resumed.micro_batch == 4
+    state = copy.deepcopy(trainer.state())
+    resumed, chosen = make_trainer(), make_trainer(micro_batch=2)
+    for other in (resumed, chosen):
+        other.load_state(copy.deepcopy(state))
+    assert (resumed.micro_batch, chosen.micro_batch) == (4, 2)  # what the user says now goes before
+    del state["micro_batch"]  # as older checkpoints
+    resumed.load_state(state)
+
+
+def test_batch_norm_takes_the_whole_batch(
+    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of a batch would be normalised by themselves, which is another step; only the user can ask for that."""
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    assert make_trainer(system="mlp-bn").micro_batch == 8
+    assert make_trainer(system="mlp-lsgan").micro_batch == 2
+    assert make_trainer(system="mlp-bn", micro_batch=4).micro_batch == 4
+
+
+def test_micro_batches_resume_bit_by_bit(make_run: MakeRun, make_trainer: Callable[..., Trainer]) -> None:
+    """A run in small parts that was interrupted ends with the weights of one that was not."""
+    whole = make_run(4, folder="whole", trainer=make_trainer(micro_batch=2))
+    whole.train()
+    make_run(4, folder="parts", trainer=make_trainer(micro_batch=2), stop_after=2).train()
+    resumed = make_run(4, folder="parts", trainer=make_trainer())
+    assert resumed.resume()
+    resumed.train()
+    assert_same_state(resumed.trainer.state(), whole.trainer.state())
+
+
+def test_lazy_penalties_are_shown_on_every_row(make_run: MakeRun, make_trainer: Callable[..., Trainer]) -> None:
+    """A row tells the penalties of the last step that had them, whichever step the row is written after."""
+    run = make_run(50, trainer=make_trainer(penalty_every=4))
+    run.train()
+    (row,) = [json.loads(line) for line in (run.folder / "stats.jsonl").read_text().splitlines()]
+    assert row["r1_penalty"] > 0
+    assert row["r2_penalty"] > 0
 
 
 def test_saved_bytes_grow_with_the_picture(make_trainer: Callable[..., Trainer]) -> None:

@@ -29,7 +29,8 @@ def test_saved_tensors_counts_each_storage_once() -> None:
         (32, 31 * 100, 1, 16),
         (48, 20 * 100, 1, 16),
         (32, 0, 1, 2),
-        (33, 0, 1, 1),
+        (33, 0, 1, 3),
+        (1, 0, 1, 1),
         (33, 20 * 100, 1, 11),
     ],
 )
@@ -39,13 +40,21 @@ def test_largest_micro_batch_divides_and_fits(pictures: int, free: int | None, w
     assert found == expected
 
 
-def test_free_bytes_keeps_to_the_limit_of_the_container(tmp_path: Path) -> None:
-    """A container's limit counts where it is below what the machine has, less what is used already."""
-    machine = free_bytes(torch.device("cpu"), tmp_path)
-    assert machine is None or machine > 1e6
+def test_free_bytes_count_what_would_give_way(tmp_path: Path) -> None:
+    """Of the machine what is available, of a container its limit without caches of files, whichever is less."""
+    meminfo, cpu = tmp_path / "meminfo", torch.device("cpu")
+    assert free_bytes(cpu, meminfo, tmp_path) is None
+    meminfo.write_text("MemTotal: 900 kB\nMemFree: 1 kB\nMemAvailable: 100 kB\n")
+    assert free_bytes(cpu, meminfo, tmp_path) == 102_400
     (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("2000\n")
-    if machine is not None:
-        assert free_bytes(torch.device("cpu"), tmp_path) == 3000
-        (tmp_path / "memory.max").write_text("max\n")
-        assert (free_bytes(torch.device("cpu"), tmp_path) or 0) > 1e6
+    (tmp_path / "memory.current").write_text("4500\n")
+    (tmp_path / "memory.stat").write_text("anon 1500\ninactive_file 3000\n")
+    assert free_bytes(cpu, meminfo, tmp_path) == 3500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes(cpu, meminfo, tmp_path) == 102_400
+
+
+def test_free_bytes_of_this_machine() -> None:
+    """Where it says anything, a test can run in it."""
+    found = free_bytes(torch.device("cpu"))
+    assert found is None or found > 1e6

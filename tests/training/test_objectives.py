@@ -203,4 +203,5 @@ def test_lazy_penalties_are_as_much_heavier_as_they_are_rarer(make: Make) -> Non
     trainer._discriminator_gradients = spy  # type: ignore[method-assign]
     r2 = [trainer.step(0.5).r2 for _ in range(4)]
     assert weights == [12.0, 0.0, 12.0, 0.0]
-    assert [value > 0 for value in r2] == [True, False, True, False]
+    assert min(r2) > 0
+    assert (r2[0], r2[2]) == (r2[1], r2[3])  # a step without them shows those of the last one with them

@@ -33,7 +33,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--preset", choices=sorted(PRESETS), help="default: by the pictures' size; see 'presets'")
     parser.add_argument("--minutes", type=float, help="budget in minutes; all schedules stretch to it (default 30)")
-    parser.add_argument("--kimg", type=float, help="budget in thousands of images instead: exactly repeatable")
+    parser.add_argument(
+        "--kimg",
+        type=float,
+        help="budget in thousands of images instead: exactly repeatable with equal --threads and --micro-batch",
+    )
     parser.add_argument("--seed", type=int, default=0)
     _add_settings(parser)
     parser.add_argument("--threads", type=int, help="CPU threads, a shard of the batch each (default: all cores)")
@@ -175,10 +179,10 @@ def pair(text: str) -> tuple[float, float]:
     return float(start), float(end if colon else start)
 
 
-def usable_threads(batch_size: int) -> int:
-    """Return the most threads, one per core of this process, that share a batch evenly."""
+def usable_threads(batch_size: int, most: int | None = None) -> int:
+    """Return the most threads, one per core of this process and up to `most`, that share a batch evenly."""
     cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = min(max(cores, 1), batch_size)
+    threads = min(max(cores, 1), batch_size, most or batch_size)
     while batch_size % threads:
         threads -= 1
     return threads

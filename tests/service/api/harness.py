@@ -98,7 +98,7 @@ class FakeEngine:
         return [np.full(self.shape, sample.label, np.uint8) for sample in samples]
 
     def status(self) -> EngineStatus:
-        return EngineStatus("fake", 0, (self.max_batch_size,), self.failure)
+        return EngineStatus("fake", 0, tuple(range(1, self.max_batch_size + 1)), self.failure)
 
     async def drain(self) -> None:
         self.closed = True

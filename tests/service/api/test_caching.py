@@ -115,3 +115,16 @@ async def test_client_that_leaves_does_not_take_the_picture_from_the_others() ->
         await until(lambda: queued(app) == 1)
         engine.open.set()
         assert (await staying).status_code == 200
+
+
+async def test_two_ways_never_have_one_etag() -> None:
+    """Seeds are any text, line ends and equals signs included; the same numbers spelt otherwise are the same way."""
+    async with faked() as (client, _, _):
+        pairs = [("a\nseed_to=b", "c"), ("a", "b\nseed_to=c"), ("7", "c"), ("007", "c")]
+        tags = []
+        for start, end in pairs:
+            answer = await client.get("/interpolate", params={"from": start, "to": end, "steps": 2})
+            assert answer.status_code == 200
+            tags.append(answer.headers["etag"])
+        assert len(set(tags)) == 3
+        assert tags[2] == tags[3]
