@@ -6,11 +6,11 @@ A run that is there already is finished, or only measured: `runs/bars/MINUTES-SE
 import argparse
 import json
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from benchmarks.machine import describe, revision
-from benchmarks.quality import SAMPLES, Figures, figures, train, trainer_for
+from benchmarks.machine import describe
+from benchmarks.quality import SAMPLES, Figures, Origin, figures, train, trainer_for
 from training import data as datasets
 from training.evaluate import evaluators
 from training.presets import preset
@@ -28,11 +28,9 @@ class Row:
 
     minutes: float
     seed: int
-    threads: int
     met: bool
     figures: Figures
-    date: str
-    commit: str
+    origin: Origin
 
 
 def main() -> None:
@@ -47,21 +45,23 @@ def main() -> None:
     judge = evaluators(data, options.data, print)[0]
     path = RESULTS / "bars.json"
     stored = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    rows = {(row["minutes"], row["seed"]): Row(**(row | {"figures": Figures(**row["figures"])})) for row in stored}
+    rows = {(row["minutes"], row["seed"]): _row(row) for row in stored}
     for minutes in options.minutes:
         for seed in options.seeds:
             trainer = trainer_for(preset(PRESET, seed=seed), data, options.threads)
-            train(trainer, RUNS / f"{minutes:g}-{seed}", minutes)
+            origin = train(trainer, RUNS / f"{minutes:g}-{seed}", minutes)
             found, _ = figures(trainer, judge)
             trainer.pool.close()
             fcd, *least = BARS[minutes]
             reached = (found.recall, found.coverage, found.accuracy)
             met = found.fcd <= fcd and all(value >= bar for value, bar in zip(reached, least, strict=True))
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            row = Row(minutes, seed, trainer.pool.num_threads, met, found, now, revision())
-            rows[minutes, seed] = row
+            row = rows[minutes, seed] = Row(minutes, seed, met, found, origin)
             print(json.dumps(asdict(row)), flush=True)
             _store([rows[key] for key in sorted(rows)])
+
+
+def _row(document: dict[str, Any]) -> Row:
+    return Row(**(document | {"figures": Figures(**document["figures"]), "origin": Origin(**document["origin"])}))
 
 
 def _store(rows: list[Row]) -> None:
@@ -80,7 +80,9 @@ def _store(rows: list[Row]) -> None:
     for row in rows:
         found = row.figures
         numbers = f"{found.fcd:.2f} | {found.recall:.2f} | {found.coverage:.2f} | {found.accuracy:.2f} | {found.images}"
-        lines.append(f"| {row.minutes:g} | {row.seed} | {row.threads} | {numbers} | {'met' if row.met else 'missed'} |")
+        lines.append(
+            f"| {row.minutes:g} | {row.seed} | {row.origin.threads} | {numbers} | {'met' if row.met else 'missed'} |"
+        )
     for minutes, (fcd, recall, coverage, accuracy) in BARS.items():
         lines.append(
             f"| {minutes:g} | bar | | at most {fcd:.2f} | {recall:.2f} | {coverage:.2f} | {accuracy:.2f} | | |"

@@ -51,12 +51,14 @@ def main() -> None:
     floors: list[Row] = []
     for side, data in sets.items():
         judge = evaluators(data, paths[side], print)[0]
+        evaluation = None
         for name, config in _runs(side, options.only):
             row, evaluation = _train(name, config, data, judge, options.minutes, threads)
             rows.append(row)
             print(json.dumps(asdict(row)), flush=True)
             _store(rows, [*floors, _floor(data.name, evaluation)], options.minutes, threads)
-        floors.append(_floor(data.name, evaluation))
+        if evaluation is not None:
+            floors.append(_floor(data.name, evaluation))
 
 
 def _runs(side: int, only: Sequence[str] | None) -> list[tuple[str, TrainConfig]]:

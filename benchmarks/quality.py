@@ -1,11 +1,14 @@
 """What a generator reached in a given time; shared by the benchmarks that train."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from math import nan
 from pathlib import Path
 
 import torch
 
+from benchmarks.machine import revision
 from training.cli.train import usable_threads
 from training.data import PictureSet
 from training.errors import DivergedError
@@ -30,13 +33,26 @@ class Figures:
 
 
 def trainer_for(config: TrainConfig, data: PictureSet, threads: int | None = None) -> Trainer:
-    """Return a trainer on so many threads, as far as they share the batch evenly; without a number on all cores."""
-    usable = usable_threads(config.batch_size)
-    return Trainer(config, data, threads=min(threads or usable, usable))
+    """Return a trainer on up to so many threads, as far as they share the batch evenly; else on all cores."""
+    return Trainer(config, data, threads=usable_threads(config.batch_size, threads))
 
 
-def train(trainer: Trainer, folder: Path, minutes: float) -> None:
+@dataclass(frozen=True)
+class Origin:
+    """When a run was begun, by which commit, on how many threads."""
+
+    date: str
+    commit: str
+    threads: int
+
+
+def train(trainer: Trainer, folder: Path, minutes: float) -> Origin:
     """Train for so many minutes, or finish what the folder holds; a run that diverges ends with what it has."""
+    path = folder / "origin.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        path.write_text(json.dumps(asdict(Origin(now, revision(), trainer.pool.num_threads))), encoding="utf-8")
     session = Run(trainer, folder, Budget(minutes), snapshot_s=1e9, checkpoint_s=300, status=lambda line: None)
     session.resume()
     try:
@@ -44,6 +60,7 @@ def train(trainer: Trainer, folder: Path, minutes: float) -> None:
     except DivergedError as error:
         print(f"{folder.name} diverged: {error}", flush=True)
         session.snapshot()
+    return Origin(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def figures(trainer: Trainer, judge: Evaluator, *, quick: bool = False) -> tuple[Figures, Evaluation]:

@@ -11,12 +11,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe, revision
-from benchmarks.quality import SAMPLES, Figures, figures, train, trainer_for
+from benchmarks.machine import describe
+from benchmarks.quality import SAMPLES, Figures, Origin, figures, train, trainer_for
 from training import data as datasets
 from training.data import PictureSet
 from training.evaluate import evaluators
@@ -57,13 +56,13 @@ COLUMNS = ("FCD", "recall", "coverage", "accuracy", "images")
 
 @dataclass(frozen=True)
 class Row:
-    """One run: what was changed, its figures, and when and by which commit they were made."""
+    """One run: what was changed, for how long it trained, and what it reached."""
 
     name: str
     changes: dict[str, Any]
+    minutes: float
     figures: Figures
-    date: str
-    commit: str
+    origin: Origin
 
 
 def main() -> None:
@@ -90,7 +89,7 @@ def main() -> None:
                 raise SystemExit(f"a run ended with status {process.returncode}")
             row = _row(json.loads(output.splitlines()[-1]))
             rows[row.name] = row
-        _store([rows[name] for name in VARIATIONS if name in rows], options.minutes)
+        _store([rows[name] for name in VARIATIONS if name in rows])
 
 
 def _stored() -> dict[str, Row]:
@@ -99,7 +98,7 @@ def _stored() -> dict[str, Row]:
 
 
 def _row(document: dict[str, Any]) -> Row:
-    return Row(**(document | {"figures": Figures(**document["figures"])}))
+    return Row(**(document | {"figures": Figures(**document["figures"]), "origin": Origin(**document["origin"])}))
 
 
 def _start(name: str, options: argparse.Namespace) -> "subprocess.Popen[str]":
@@ -113,18 +112,17 @@ def _train(name: str, data: PictureSet, judge: Evaluator, minutes: float) -> Row
     shutil.rmtree(folder, ignore_errors=True)
     changes = VARIATIONS[name]
     trainer = trainer_for(preset(PRESET, **(BASE | changes)), data, threads=1)
-    train(trainer, folder, minutes)
+    origin = train(trainer, folder, minutes)
     found, _ = figures(trainer, judge)
     trainer.pool.close()
-    return Row(name, changes, found, datetime.now(UTC).isoformat(timespec="seconds"), revision())
+    return Row(name, changes, minutes, found, origin)
 
 
-def _store(rows: list[Row], minutes: float) -> None:
+def _store(rows: list[Row]) -> None:
     machine = describe()
     facts = {
         "command": "make compare-settings",
         "machine": machine,
-        "minutes_each": minutes,
         "samples": SAMPLES,
         "rows": [asdict(row) for row in rows],
     }
@@ -132,17 +130,17 @@ def _store(rows: list[Row], minutes: float) -> None:
     lines = [
         "# One setting at a time",
         "",
-        f"`make compare-settings`, {rows[0].date[:10]} to {rows[-1].date[:10]}: {machine['processor']}, "
+        f"`make compare-settings`, {rows[0].origin.date[:10]} to {rows[-1].origin.date[:10]}: {machine['processor']}, "
         f"{machine['cores']} cores ({machine['cpu_capability']}), torch {machine['torch']}; "
-        f"`{PRESET}`, {minutes:g} minutes each on one core, the others busy with other runs, {SAMPLES} samples.",
+        f"`{PRESET}`, each on one core, the others busy with other runs, {SAMPLES} samples.",
         "",
-        "| setting | " + " | ".join(COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
+        "| setting | minutes | " + " | ".join(COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 2) + "|",
     ]
     for row in rows:
         found = row.figures
         numbers = f"{found.fcd:.2f} | {found.recall:.2f} | {found.coverage:.2f} | {found.accuracy:.2f} | {found.images}"
-        lines.append(f"| {row.name} | {numbers} |")
+        lines.append(f"| {row.name} | {row.minutes:g} | {numbers} |")
     (RESULTS / "settings.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
