@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from training import noise
 from training.networks.layers import (
     HE_GAIN,
     DownConv,
+    Dropout,
     ResidualBlock,
     StyledBlock,
     UpConv,
@@ -128,3 +130,21 @@ def test_styled_block_scales_channels_by_each_rows_own_style() -> None:
     for row in range(3):
         torch.testing.assert_close(together[row : row + 1], block(x[row : row + 1], w[row : row + 1]))
     assert not torch.allclose(together, block(x, w.flip(0)))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_dropout_drops_its_part_and_keeps_the_mean(rate: float, memory_format: torch.memory_format) -> None:
+    """Values are dropped one by one, in no pattern over channels or places, and the rest makes up for them."""
+    x = torch.ones(16, 33, 15, 15).to(memory_format=memory_format)
+    with noise.seeded(3, torch.device("cpu")):
+        first, second = Dropout(rate)(x), Dropout(rate)(x)
+    assert first.stride() == x.stride()
+    dropped = first == 0
+    for dims in ((1, 2, 3), (0, 2, 3), (0, 1, 2)):
+        assert (dropped.float().mean(dim=dims) - rate).abs().max() < 0.05
+    assert first.mean() == pytest.approx(1, abs=0.02)
+    assert first[~dropped].unique().numel() == 1
+    assert torch.equal(first, second) is (rate == 0)
+    with noise.seeded(3, torch.device("cpu")):
+        assert torch.equal(Dropout(rate)(x), first)
