@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from training.errors import TrainingError
+from training.errors import LostProcessError, TrainingError
 
 CPU = torch.device("cpu")
 TIMEOUT = timedelta(minutes=5)  # a process that says nothing for so long is lost; rank 0 may be writing a checkpoint
@@ -62,7 +62,7 @@ class Group:
             message()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
-            raise TrainingError(
+            raise LostProcessError(
                 f"rank {self.rank} lost another process of the group ({reason}); the run's last checkpoint is whole, "
                 "start the same command again to resume it"
             ) from error
@@ -92,7 +92,12 @@ def joined(device: torch.device) -> Iterator[Group]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"the processes of the group did not meet: {error}") from error
+    lost = False
     try:
         yield Group(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", str(size))), device)
+    except LostProcessError:
+        lost = True
+        raise
     finally:
-        dist.destroy_process_group()
+        if not lost:
+            dist.destroy_process_group()

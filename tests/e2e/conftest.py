@@ -106,7 +106,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 @pytest.fixture(scope="session")
 def server(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """Return a service of the bundle `tiny/1`, ready, that all tests share."""
-    process = Process(tmp_path_factory.mktemp("server") / "log", models_dir=tiny_models, **OPEN)
+    process = Process(tmp_path_factory.mktemp("server") / "log", cache_mb=0, models_dir=tiny_models, **OPEN)
     try:
         process.wait_until_ready()
         yield process

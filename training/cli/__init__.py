@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from training.cli import evaluate, export, prepare, presets, report, sample, sweep, train
-from training.errors import TrainingError
+from training.errors import LostProcessError, TrainingError
 
 COMMANDS = (prepare, presets, train, sweep, evaluate, report, export, sample)
 
@@ -37,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (TrainingError, OSError) as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        if isinstance(error, LostProcessError):
+            # The threads of gloo may abort a process that ends in order, and its status would not be 1.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
