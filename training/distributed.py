@@ -92,12 +92,11 @@ def joined(device: torch.device) -> Iterator[Group]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"the processes of the group did not meet: {error}") from error
-    lost = False
     try:
         yield Group(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", str(size))), device)
     except LostProcessError:
-        lost = True
+        raise  # a broken group cannot be left in order
+    except BaseException:
+        dist.destroy_process_group()
         raise
-    finally:
-        if not lost:
-            dist.destroy_process_group()
+    dist.destroy_process_group()

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
     console.print(table)
     console.print(
         f"counted with {NUM_CLASSES} labels; MMAC: million multiply-adds for one picture. A step of the modern loss "
-        "costs about 22 times the forward pass of both networks. Classic presets take --modern.",
+        "with both penalties costs about 22 times the forward pass of both networks. Classic presets take --modern.",
         highlight=False,
     )
 
