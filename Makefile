@@ -103,19 +103,19 @@ train-smoke: $(VENV)/.stamp-test ## pictures -> data -> 16 steps -> evaluation -
 	@echo "== train-smoke passed"
 
 bench: $(VENV)/.stamp-bench ## measure, and draw what was measured
-	@$(PY) -m benchmarks $(BENCH_ARGS)
+	@$(PY) -m benchmarks.serving $(BENCH_ARGS)
 
 compare-presets: $(VENV)/.stamp-bench ## train every preset for equal minutes (DATA28=, DATA64=: packed files; about an hour)
-	@$(PY) -m benchmarks.presets --data28 "$(DATA28)" --data64 "$(DATA64)" $(BENCH_ARGS)
+	@$(PY) -m benchmarks.training.presets --data28 "$(DATA28)" --data64 "$(DATA64)" $(BENCH_ARGS)
 
 compare-settings: $(VENV)/.stamp-bench ## train the 28x28 generator with one setting changed at a time (DATA28=; half an hour on two cores)
-	@$(PY) -m benchmarks.settings --data "$(DATA28)" $(BENCH_ARGS)
+	@$(PY) -m benchmarks.training.settings --data "$(DATA28)" $(BENCH_ARGS)
 
 compare-dcgan: $(VENV)/.stamp-bench ## this trainer against PyTorch's DCGAN example, at 64x64x3 (DATA64=; half an hour)
-	@$(PY) -m benchmarks.dcgan --data "$(DATA64)" $(BENCH_ARGS)
+	@$(PY) -m benchmarks.training.dcgan --data "$(DATA64)" $(BENCH_ARGS)
 
 bars: $(VENV)/.stamp-bench ## what 5 and 20 minutes of training reach on Fashion-MNIST, three seeds (DATA28=; 75 minutes)
-	@$(PY) -m benchmarks.bars --data "$(DATA28)" $(BENCH_ARGS)
+	@$(PY) -m benchmarks.training.bars --data "$(DATA28)" $(BENCH_ARGS)
 
 all: test train-smoke ## what CI runs
 

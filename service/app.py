@@ -18,11 +18,15 @@ from service.api.answers import EXPOSED_HEADERS
 from service.cache import PictureCache
 from service.catalogue import Catalogue
 from service.encoder import Encoder
+from service.known import KnownAnswers
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.schemas import GenerateBody, InterpolateBody
 from service.services import Services
 from service.settings import Settings
+from service.shortcut import Shortcut
+
+KNOWN_PART = 4  # of the cache's size, for what requests asked for
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -31,7 +35,9 @@ def create_app(settings: Settings) -> FastAPI:
     encoder = Encoder(settings.encode_threads)
     results = {result: metrics.cache.labels(result) for result in ("hit", "miss", "shared")}
     cache: PictureCache[str] = PictureCache(int(settings.cache_mb * 1e6), lambda result: results[result].inc())
-    services = Services(settings, Catalogue(settings, encoder, metrics), encoder, metrics, cache)
+    known = KnownAnswers(int(settings.cache_mb * 1e6) // KNOWN_PART)
+    catalogue = Catalogue(settings, encoder, metrics, on_change=known.forget)
+    services = Services(settings, catalogue, encoder, metrics, cache, known)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in routers:
         app.include_router(router)
     problems.install(app, [route for router in routers for route in router.routes])
+    app.add_middleware(Shortcut, known=known, cache=cache)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

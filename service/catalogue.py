@@ -5,7 +5,8 @@ A bundle that is refused is remembered with its reason, and the others are serve
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import structlog
 import torch
@@ -17,9 +18,9 @@ from service.engine import LocalEngine, choose_device
 from service.errors import ModelNotFound, ShuttingDown, Starting
 from service.metrics import Metrics
 from service.pipeline import ServedModel
-from service.precision import candidates
 from service.sample import Sample
 from service.settings import Settings
+from service.variants import Candidate, Memo, Pins, choose, in_float32
 
 DEVICE_DRAIN_S = 5.0  # for a device that hangs on a batch: the process ends without it
 _log = structlog.get_logger()
@@ -32,16 +33,21 @@ class Catalogue:
         settings: The service's configuration.
         encoder: The pool that encodes.
         metrics: The service's metrics.
+        on_change: Called when a name may mean another model than before.
     """
 
-    def __init__(self, settings: Settings, encoder: Encoder, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, encoder: Encoder, metrics: Metrics, on_change: Callable[[], None] = lambda: None
+    ) -> None:
         self._settings, self._encoder, self._metrics = settings, encoder, metrics
+        self._on_change = on_change
         self._models: dict[str, dict[int, ServedModel]] = {}
         self.refused: dict[str, str] = {}
         self.loaded = False
         self.draining = False
         self.device: str | None = None  # where models run; known with the first one
         self._default = settings.default_model
+        self._memo = Memo(settings.models_dir)
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Return the models, by name, newest version first."""
@@ -108,40 +114,55 @@ class Catalogue:
         )
 
     async def _warm_engine(self, bundle: Bundle, device: torch.device) -> LocalEngine:
-        """Return a warm engine in the first type in which the golden pictures hold.
+        """Return a warm engine of the variant that is fastest here, or in float32 if the golden pictures want that.
 
         Raises:
-            BundleError: If they hold in none.
+            BundleError: If the golden pictures are not reproduced.
         """
-        manifest, settings = bundle.manifest, self._settings
-        golden_samples = [Sample(golden.seed, golden.label, golden.truncation_psi) for golden in manifest.golden]
-        found = await asyncio.to_thread(candidates, bundle, device, settings.dtype, settings.max_batch_images)
-        for dtype, generator in found:
-            engine = LocalEngine(
-                generator,
-                manifest,
-                device=device,
-                max_batch_size=settings.max_batch_images,
-                dtype=dtype,
-                threads=settings.engine_threads,
-                exact=settings.determinism == "exact",
-                on_padding=self._metrics.padding_images.labels(manifest.name).inc,
+        pins = _pins(self._settings)
+        known = await asyncio.to_thread(self._memo.find, bundle.digest, device, pins)
+        chosen = await asyncio.to_thread(choose, bundle, device, pins, known)
+        try:
+            engine = await self._warm(bundle, device, chosen)
+        except BundleError as error:
+            if chosen.variant.dtype == "float32" or pins.dtype is not None:
+                raise
+            _log.warning("model falls back to float32", model=bundle.manifest.id, reason=str(error))
+            chosen = await asyncio.to_thread(in_float32, bundle, device, chosen.variant)
+            engine = await self._warm(bundle, device, chosen)
+        if chosen.variant != known:
+            await asyncio.to_thread(self._memo.keep, bundle.digest, device, pins, chosen.variant)
+        facts = asdict(chosen.variant) | {"known_before": known is not None, "us_per_image": chosen.measured}
+        _log.info("variant chosen", model=bundle.manifest.id, **facts)
+        return engine
+
+    async def _warm(self, bundle: Bundle, device: torch.device, candidate: Candidate) -> LocalEngine:
+        manifest, variant = bundle.manifest, candidate.variant
+        engine = LocalEngine(
+            candidate.generator,
+            manifest,
+            device=device,
+            max_batch_size=variant.max_batch_images,
+            dtype=variant.dtype,
+            threads=variant.engine_threads,
+            torch_threads=variant.torch_threads,
+            exact=self._settings.determinism == "exact",
+            on_padding=self._metrics.padding_images.labels(manifest.name).inc,
+        )
+        try:
+            await engine.warm_up(
+                [Sample(golden.seed, golden.label, golden.truncation_psi) for golden in manifest.golden]
             )
-            try:
-                await engine.warm_up(golden_samples)
-            except BaseException as error:
-                await engine.drain()
-                if not isinstance(error, BundleError) or dtype == found[-1][0]:
-                    raise
-                _log.warning("model falls back to float32", model=manifest.id, reason=str(error))
-            else:
-                return engine
-        raise AssertionError("candidates returns at least one")
+        except BaseException:
+            await engine.drain()
+            raise
+        return engine
 
     def add(self, model: ServedModel) -> None:
         """Serve a model whose engine is warm."""
         model.batcher.start()
         self._models.setdefault(model.manifest.name, {})[model.manifest.version] = model
+        self._on_change()
 
     def reasons(self) -> list[str]:
         """Return why the service is not ready; an empty list means that it is."""
@@ -217,3 +238,13 @@ class Catalogue:
                 await asyncio.wait_for(model.engine.drain(), DEVICE_DRAIN_S)
             except TimeoutError:
                 _log.error("engine does not end", model=model.manifest.id)
+
+
+def _pins(settings: Settings) -> Pins:
+    return Pins(
+        dtype=None if settings.dtype == "auto" else settings.dtype,
+        memory_format=None if settings.memory_format == "auto" else settings.memory_format,
+        engine_threads=settings.engine_threads,
+        torch_threads=settings.torch_threads,
+        max_batch_images=settings.max_batch_images,
+    )

@@ -52,13 +52,19 @@ class ReducedGenerator:
         return self.synthesis(w_avg + truncation_psi[:, None, None] * (self.mapping(z, label) - w_avg))
 
 
-def load(bundle: Bundle, device: torch.device, dtype: torch.dtype = torch.float32) -> Generator:
+def load(
+    bundle: Bundle,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Generator:
     """Load a verified bundle's generator and check its methods, shapes and types on two rows.
 
     Args:
         bundle: What `verify` returned.
         device: Where the generator shall lie.
         dtype: What its synthesis computes in.
+        memory_format: How its weights lie in memory, which activations follow.
 
     Returns:
         The generator, frozen.
@@ -70,9 +76,10 @@ def load(bundle: Bundle, device: torch.device, dtype: torch.dtype = torch.float3
         content = (bundle.folder / GENERATOR_NAME).read_bytes()
         if hashlib.sha256(content).hexdigest() != bundle.manifest.files[GENERATOR_NAME].sha256:
             raise BundleError(f"{GENERATOR_NAME} has changed since it was verified")
-        generator = _frozen(content, device, torch.float32, ["mapping", "synthesis", "w_avg"])
+        generator = _frozen(content, device, torch.float32, memory_format, ["mapping", "synthesis", "w_avg"])
         if dtype != torch.float32:
-            generator = ReducedGenerator(generator, _frozen(content, device, dtype, ["synthesis"]), dtype)
+            synthesis = _frozen(content, device, dtype, memory_format, ["synthesis"])
+            generator = ReducedGenerator(generator, synthesis, dtype)
     except (RuntimeError, ValueError, OSError, AttributeError) as error:
         raise BundleError(f"{GENERATOR_NAME} does not load: {str(error).strip().splitlines()[0]}") from error
     try:
@@ -83,10 +90,12 @@ def load(bundle: Bundle, device: torch.device, dtype: torch.dtype = torch.float3
     return generator
 
 
-def _frozen(content: bytes, device: torch.device, dtype: torch.dtype, kept: list[str]) -> Generator:
+def _frozen(
+    content: bytes, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format, kept: list[str]
+) -> Generator:
     module = torch.jit.load(repacked(content), map_location=device)
     module.eval()
-    module.to(dtype=dtype, memory_format=torch.channels_last)
+    module.to(dtype=dtype, memory_format=memory_format)
     return cast("Generator", torch.jit.freeze(module, preserved_attrs=kept))
 
 

@@ -102,8 +102,8 @@ class ServedModel:
 
     @property
     def identity(self) -> str:
-        """What makes this model's bytes: the bundle, and the type that its engine computes in."""
-        return f"{self.bundle.digest} {self.engine.dtype}"
+        """What makes this model's bytes: the bundle, and how the engine that runs it rounds."""
+        return f"{self.bundle.digest} {self.engine.fingerprint}"
 
     async def draw(
         self, samples: Sequence[Sample], terms: Terms, pointer: str = "/n"

@@ -7,6 +7,7 @@ from fastapi import Request
 from service.cache import PictureCache
 from service.catalogue import Catalogue
 from service.encoder import Encoder
+from service.known import KnownAnswers
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -20,6 +21,7 @@ class Services:
     encoder: Encoder
     metrics: Metrics
     cache: PictureCache[str]  # with the `Server-Timing` of what was drawn
+    known: KnownAnswers
 
 
 def services_of(request: Request) -> Services:

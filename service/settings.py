@@ -23,8 +23,10 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     determinism: Literal["exact", "fast"] = "exact"
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     engine_threads: int | None = Field(default=None, ge=1, le=256)
-    max_batch_images: int = Field(default=16, ge=1, le=1024)
+    torch_threads: int | None = Field(default=None, ge=1, le=256)
+    max_batch_images: int | None = Field(default=None, ge=1, le=1024)
     max_queue_images: int = Field(default=512, ge=1)
     max_n: int = Field(default=64, ge=1, le=1024)
     max_megapixels: float = Field(default=64, gt=0)

@@ -19,6 +19,7 @@ KNOWS_NO_HTTP = (
         "sampler",
         "batcher",
         "engine",
+        "variants",
         "encoder",
         "generator",
         "bundle",

@@ -127,9 +127,9 @@ PRESETS = {
         _classic("dcgan64", "dcgan64", l2=1e-4),
         _classic("gen7", "gen7", loss="lsgan", l1=1e-6, l2=1e-5),
         _classic("mlp-bn", "mlp-bn"),
-        # The settings of PyTorch's examples, to be compared with (benchmarks/dcgan.py).
+        # The settings of PyTorch's examples, to be compared with (benchmarks/training/dcgan.py).
         replace(_classic("dcgan", "dcgan"), preset="dcgan"),
-        # Chosen among those of benchmarks/settings.py; a learning rate of 2e-3 dies within 400 steps.
+        # Chosen among those of benchmarks/training/settings.py; a learning rate of 2e-3 dies within 400 steps.
         TrainConfig("fashion28", base_size=7, widths=(96, 64), penalty_every=4),
         # With gamma 10 and a learning rate of 1e-3 the discriminator ran away on RGBA (logit gap 3 after 12k images).
         _product_cpu("product64-cpu", (160, 112, 64, 32), gamma=(30.0, 3.0)),

@@ -9,9 +9,10 @@ from fastapi import Request, Response
 from service import negotiation
 from service.api.connection import while_connected
 from service.batcher import BatchTiming, Terms
-from service.cache import PictureCache
+from service.known import Known, RawHeaders
 from service.pipeline import ServedModel
 from service.resolver import Order
+from service.services import Services
 
 TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 KEPT_TIMING = 'cache;desc="hit", queue;dur=0, forward;dur=0, encode;dur=0'
@@ -37,23 +38,23 @@ def model_headers(model: ServedModel) -> dict[str, str]:
     }
 
 
-async def kept_or_made(
+async def cacheable(
     request: Request,
-    cache: PictureCache[str],
-    key: str,
+    services: Services,
+    headers: Mapping[str, str],
+    media_type: str,
     make: Callable[[Terms], Awaitable[tuple[bytes, str]]],
     terms: Terms,
-    answer: Callable[[bytes, str], Response],
 ) -> Response:
-    """Answer with the body that is kept for `key`, or with one that is made now, for all who ask for it.
+    """Answer a request whose file has an `ETag`: by 304, by the kept file, or by one that is made now for all who ask.
 
     Args:
         request: Whose client may leave.
-        cache: Where bodies are kept.
-        key: The answer's `ETag`.
-        make: Makes body and `Server-Timing`.
+        services: With the cache, and with what requests asked for before, which now holds this one.
+        headers: Of the answer, `ETag` among them; without those that differ from one answer to the next.
+        media_type: Of the file.
+        make: Makes file and `Server-Timing`.
         terms: This request's deadline and urgency.
-        answer: Makes the response of a body and a `Server-Timing`.
 
     Returns:
         The response.
@@ -62,15 +63,28 @@ async def kept_or_made(
         VitrineError: As `make`.
         ClientLeft: If the client left.
     """
-    kept = cache.find(key)
-    if kept is not None:
-        return answer(kept, KEPT_TIMING)
+    key = headers["ETag"]
+    unchanged = not_modified(headers)
+    whole = [*_raw(headers), (b"content-type", media_type.encode())]
+    services.known.keep(request.scope, Known(key, whole, list(unchanged.raw_headers), request.scope["route"]))
+    if negotiation.matches(request.headers.get("if-none-match"), key):
+        return unchanged
+
+    def answer(body: bytes, timing: str) -> Response:
+        return Response(body, 200, {**headers, "Server-Timing": timing}, media_type)
 
     def made(timeout_s: float) -> Awaitable[tuple[bytes, str]]:
         return make(replace(terms, timeout_s=timeout_s))
 
-    work = cache.get(key, made, timeout_s=terms.timeout_s, urgency=terms.urgency)
+    kept = services.cache.find(key)
+    if kept is not None:
+        return answer(kept, KEPT_TIMING)
+    work = services.cache.get(key, made, timeout_s=terms.timeout_s, urgency=terms.urgency)
     return answer(*await while_connected(request, work))
+
+
+def _raw(headers: Mapping[str, str]) -> RawHeaders:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
 def server_timing(timing: BatchTiming, encode_s: float) -> str:

@@ -55,12 +55,18 @@ class Job:
         return form
 
     @property
-    def location(self) -> dict[str, str]:
-        """The header with the permanent link, where the answer is one picture that has one."""
-        if self.representation.kind == "json" or self.columns:
-            return {}
-        url = answers.picture_url(self.model, self.orders[0], self.form, self.link_look)
-        return {"Content-Location": url} if url else {}
+    def headers(self) -> dict[str, str]:
+        """The headers that say what was drawn; with the permanent link, where it is one picture that has one."""
+        headers = answers.model_headers(self.model)
+        if self.representation.vary:
+            headers["Vary"] = "Accept"
+        if self.orders[0].seed is not None:
+            headers["X-Seed"] = ",".join(str(order.seed) for order in self.orders)
+        if self.representation.kind == "image" and not self.columns:
+            url = answers.picture_url(self.model, self.orders[0], self.form, self.link_look)
+            if url:
+                headers["Content-Location"] = url
+        return headers
 
 
 @router.get(
@@ -152,9 +158,10 @@ async def post_generate(request: Request) -> Response:
         orders = model.resolver.orders(seeds, labels, body.truncation_psi)
     job = _job(request, services, model, orders, body)
     terms = terms_of(request, services.settings.request_timeout_s)
+    headers = {"Cache-Control": negotiation.NO_STORE, **job.headers}
     if job.representation.kind == "json":
-        return await while_connected(request, _json(job, terms, body.include))
-    return await while_connected(request, _image(job, terms, {"Cache-Control": negotiation.NO_STORE}))
+        return await while_connected(request, _json(job, terms, body.include, headers))
+    return await while_connected(request, _image(job, terms, headers))
 
 
 def _check_n(counted: str, count: int, services: Services) -> None:
@@ -221,28 +228,21 @@ def _link_look(parameters: GenerateQuery | GenerateBody | PermalinkQuery, form: 
 
 
 async def _answer_get(request: Request, services: Services, job: Job, cache: str, download: str | None) -> Response:
-    headers = {"Cache-Control": cache, **job.location}
-    if job.representation.vary:
-        headers["Vary"] = "Accept"
-    if cache != negotiation.NO_STORE:
-        headers["ETag"] = _etag(job)
-        if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
-            return answers.not_modified(headers)
+    headers = {"Cache-Control": cache, **job.headers}
     if download is not None:
         headers["Content-Disposition"] = f'attachment; filename="{download}"'
     terms = terms_of(request, services.settings.request_timeout_s)
-    if job.representation.kind == "json":
+    as_json = job.representation.kind == "json"
+    if cache != negotiation.NO_STORE:
+        headers["ETag"] = _etag(job)
+        if not as_json:
+            form = MEDIA_TYPES[job.form]
+            return await answers.cacheable(request, services, headers, form, lambda terms: _encoded(job, terms), terms)
+        if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
+            return answers.not_modified(headers)
+    if as_json:
         return await while_connected(request, _json(job, terms, {"b64", "url"}, headers))
-    if "ETag" not in headers:
-        return await while_connected(request, _image(job, terms, headers))
-    return await answers.kept_or_made(
-        request,
-        services.cache,
-        headers["ETag"],
-        lambda terms: _encoded(job, terms),
-        terms,
-        lambda body, timing: _picture(job, body, timing, headers),
-    )
+    return await while_connected(request, _image(job, terms, headers))
 
 
 def _etag(job: Job) -> str:
@@ -261,7 +261,7 @@ def _etag(job: Job) -> str:
 
 async def _image(job: Job, terms: Terms, headers: dict[str, str]) -> Response:
     body, timing = await _encoded(job, terms)
-    return _picture(job, body, timing, headers)
+    return Response(body, 200, headers | {"Server-Timing": timing}, MEDIA_TYPES[job.form])
 
 
 async def _encoded(job: Job, terms: Terms) -> tuple[bytes, str]:
@@ -275,16 +275,6 @@ async def _encoded(job: Job, terms: Terms) -> tuple[bytes, str]:
     return body, answers.server_timing(timing, encode_s)
 
 
-def _picture(job: Job, body: bytes, timing: str, headers: dict[str, str]) -> Response:
-    headers |= job.location | answers.model_headers(job.model)
-    if job.representation.vary:
-        headers["Vary"] = "Accept"
-    if job.orders[0].seed is not None:
-        headers["X-Seed"] = ",".join(str(order.seed) for order in job.orders)
-    headers["Server-Timing"] = timing
-    return Response(body, 200, headers, MEDIA_TYPES[job.form])
-
-
 def _text(job: Job) -> dict[str, str] | None:
     """Return the provenance of a picture, or of a sheet: what its pictures have in common, and all seeds."""
     if not job.metadata:
@@ -294,7 +284,7 @@ def _text(job: Job) -> dict[str, str] | None:
     return common if len(facts) == 1 else common | answers.seeds_fact([order.seed for order in job.orders])
 
 
-async def _json(job: Job, terms: Terms, include: set[Any], headers: dict[str, str] | None = None) -> Response:
+async def _json(job: Job, terms: Terms, include: set[Any], headers: dict[str, str]) -> Response:
     model = job.model
     pixels, timing = await model.draw([order.sample for order in job.orders], terms)
     texts = [answers.provenance(model, order) if job.metadata else None for order in job.orders]
@@ -324,9 +314,5 @@ async def _json(job: Job, terms: Terms, include: set[Any], headers: dict[str, st
         "images": images,
         "timing_ms": answers.timing_ms(timing, encode_s),
     }
-    headers = {"Cache-Control": negotiation.NO_STORE, "Vary": "Accept"} | (headers or {})
-    headers |= answers.model_headers(model)
-    headers["Server-Timing"] = answers.server_timing(timing, encode_s)
-    if job.orders[0].seed is not None:
-        headers["X-Seed"] = ",".join(str(order.seed) for order in job.orders)
+    headers = headers | {"Server-Timing": answers.server_timing(timing, encode_s)}
     return Response(json.dumps(document), 200, headers, negotiation.JSON)

@@ -51,8 +51,9 @@ class Way:
     """A request for a way through pictures, resolved against its model."""
 
     model: ServedModel
-    samples: list[Sample]
     stops: Sequence[Stop]
+    keyframes: Sequence[Keyframe]
+    samples: list[Sample]
     look: Look
     representation: Representation
     parameters: InterpolateQuery | InterpolateBody
@@ -69,8 +70,25 @@ class Way:
     def headers(self) -> dict[str, str]:
         """The headers that say what was drawn."""
         seeds = [stop.seed for stop in self.stops]
-        known = {} if None in seeds else {"X-Seed": ",".join(str(seed) for seed in seeds)}
-        return answers.model_headers(self.model) | known
+        headers = answers.model_headers(self.model)
+        if None not in seeds:
+            headers["X-Seed"] = ",".join(str(seed) for seed in seeds)
+        if self.representation.vary:
+            headers["Vary"] = "Accept"
+        return headers
+
+    @property
+    def etag(self) -> str:
+        """The validator: what was asked for, with labels and truncation as they were resolved."""
+        words = self.parameters.model_dump(exclude={"model", "label", "label_to", "seed_from", "seed_to"})
+        identity = {
+            **words,
+            "seeds": [stop.seed for stop in self.stops],
+            "labels": [keyframe.label for keyframe in self.keyframes],
+            "psi": self.samples[0].truncation_psi,
+            "as": self.representation,
+        }
+        return negotiation.etag(self.model.identity, ENCODER_VERSION, identity)
 
 
 @router.get(
@@ -142,9 +160,12 @@ def _keyframes(model: ServedModel, stops: Sequence[Stop]) -> list[Keyframe]:
 
 
 def _samples(
-    services: Services, model: ServedModel, stops: Sequence[Stop], parameters: InterpolateQuery | InterpolateBody
+    services: Services,
+    model: ServedModel,
+    keyframes: Sequence[Keyframe],
+    parameters: InterpolateQuery | InterpolateBody,
 ) -> list[Sample]:
-    frames = sampler.frame_count(len(stops), parameters.steps, parameters.loop)
+    frames = sampler.frame_count(len(keyframes), parameters.steps, parameters.loop)
     if frames > services.settings.max_frames:
         raise InvalidParameters.of("/steps", f"{frames} frames in all are more than {services.settings.max_frames}")
     manifest = model.manifest
@@ -153,7 +174,7 @@ def _samples(
     if mode == "w" and not has_styles:
         raise InvalidParameters.of("/mode", f"{manifest.id} has no style space; use slerp or lerp")
     return sampler.path(
-        _keyframes(model, stops),
+        keyframes,
         steps=parameters.steps,
         mode=mode,
         easing=parameters.easing,
@@ -171,7 +192,8 @@ async def _answer(
     cache: str,
 ) -> Response:
     representation = _represent(request, parameters)
-    samples = _samples(services, model, stops, parameters)
+    keyframes = _keyframes(model, stops)
+    samples = _samples(services, model, keyframes, parameters)
     finish = look(
         model,
         form=representation.format,
@@ -181,30 +203,20 @@ async def _answer(
         quality=parameters.quality,
         max_megapixels=services.settings.max_megapixels,
     )
-    headers = {"Cache-Control": cache}
-    if representation.vary:
-        headers["Vary"] = "Accept"
+    way = Way(model, stops, keyframes, samples, finish, representation, parameters)
+    headers = {"Cache-Control": cache, **way.headers}
+    terms = terms_of(request, services.settings.request_timeout_s)
+    as_json, form = representation.kind == "json", MEDIA_TYPES[representation.format]
     if cache != negotiation.NO_STORE:
-        words = parameters.model_dump(exclude={"model", "label", "label_to", "seed_from", "seed_to"})
-        labels = [keyframe.label for keyframe in _keyframes(model, stops)]
-        seeds = [stop.seed for stop in stops]
-        identity = {**words, "seeds": seeds, "labels": labels, "psi": samples[0].truncation_psi, "as": representation}
-        headers["ETag"] = negotiation.etag(model.identity, ENCODER_VERSION, identity)
+        headers["ETag"] = way.etag
+        if not as_json:
+            return await answers.cacheable(request, services, headers, form, lambda terms: _encoded(way, terms), terms)
         if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
             return answers.not_modified(headers)
-    terms = terms_of(request, services.settings.request_timeout_s)
-    way = Way(model, samples, stops, finish, representation, parameters)
-    headers |= way.headers
-    if representation.kind == "json":
+    if as_json:
         return await while_connected(request, _json(way, headers, terms))
-
-    def answer(body: bytes, timing: str) -> Response:
-        return Response(body, 200, headers | {"Server-Timing": timing}, MEDIA_TYPES[representation.format])
-
-    if "ETag" not in headers:
-        return answer(*await while_connected(request, _encoded(way, terms)))
-    key = headers["ETag"]
-    return await answers.kept_or_made(request, services.cache, key, lambda terms: _encoded(way, terms), terms, answer)
+    body, timing = await while_connected(request, _encoded(way, terms))
+    return Response(body, 200, headers | {"Server-Timing": timing}, form)
 
 
 def _represent(request: Request, parameters: InterpolateQuery | InterpolateBody) -> Representation:

@@ -37,7 +37,7 @@ async def metrics(request: Request) -> Response:
     services = services_of(request)
     services.metrics.ready.set(not _reasons(services))
     ceilings = [model.batcher.ceiling for model in services.catalogue]
-    services.metrics.batch_limit_images.set(min(ceilings, default=services.settings.max_batch_images))
+    services.metrics.batch_limit_images.set(min(ceilings, default=0))
     body = generate_latest(services.metrics.registry)
     return Response(body, headers={"Cache-Control": negotiation.NO_STORE}, media_type=CONTENT_TYPE_LATEST)
 

@@ -1,7 +1,7 @@
 """A generator on this machine's CPU or GPU.
 
-Engine threads run torch with one intra-op thread each; on a CPU there is one per core, and all take from one queue.
-OpenMP inside a batch is faster only on an idle machine, and rounds differently at batch 1.
+Engine threads all take from one queue; how many there are, and how many threads torch takes in each, is the variant's
+choice (`service.variants`).
 
 Synthesis runs only at batch sizes that gave the same bytes as the largest one at start-up: kernels for few rows may add
 in another order.
@@ -9,11 +9,12 @@ in another order.
 
 import asyncio
 import functools
+import hashlib
 import math
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,6 +31,16 @@ WARM_UP_ROUNDS = 2  # TorchScript's profiling executor settles in the second cal
 MAX_WARM_UP_ROUNDS = 16
 # What a batch size has to reproduce. Sums in another order change about one byte in 10,000 (float32, 28x28, AVX512).
 PROBE_BYTES = 100_000
+# Of which the fingerprint is made: as many whatever the batch size, so that engines can be compared.
+FINGERPRINT_PICTURES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Warmed:
+    """What a thread found: batch sizes that give the bytes of the largest, and a digest of what that one drew."""
+
+    sizes: set[int]
+    fingerprint: str
 
 
 class LocalEngine:
@@ -41,7 +52,8 @@ class LocalEngine:
         device: Where the generator lies.
         max_batch_size: Images per batch, at least 1.
         dtype: What the generator computes in.
-        threads: Engine threads; `None`: one per core on a CPU, one on a GPU.
+        threads: Engine threads.
+        torch_threads: Threads that torch takes in each of them.
         exact: Leave out batch sizes whose bytes differ from those of the largest.
         on_padding: Told by the engine threads how many rows were added to a batch.
     """
@@ -54,21 +66,23 @@ class LocalEngine:
         device: torch.device,
         max_batch_size: int,
         dtype: str = "float32",
-        threads: int | None = None,
+        threads: int = 1,
+        torch_threads: int = 1,
         exact: bool = True,
         on_padding: Callable[[int], None] = lambda rows: None,
     ) -> None:
         self._generator, self._manifest, self._device = generator, manifest, device
         self._exact, self._on_padding = exact, on_padding
         self.max_batch_size, self.dtype = max_batch_size, dtype
-        self.workers = threads or (1 if device.type == "cuda" else len(os.sched_getaffinity(0)))
+        self.workers = threads
+        self.fingerprint = ""
         self._sizes = batch_sizes(max_batch_size, device)
         self._styles = StyleMaker(generator, z_dim=manifest.z_dim, rows=2 * max_batch_size, device=device)
         self._running = 0
         self._lock = threading.Lock()
         self._failure: str | None = None
         self._pool = ThreadPoolExecutor(
-            self.workers, f"engine-{manifest.name}", initializer=torch.set_num_threads, initargs=(1,)
+            self.workers, f"engine-{manifest.name}", initializer=torch.set_num_threads, initargs=(torch_threads,)
         )
 
     async def generate(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
@@ -120,9 +134,10 @@ class LocalEngine:
         # As many tasks as threads, which wait for each other, so that every thread warms every size.
         all_there = threading.Barrier(self.workers)
         warm = functools.partial(self._warm_thread, self._probes(), all_there)
-        equal = await asyncio.gather(*(loop.run_in_executor(self._pool, warm) for _ in range(self.workers)))
+        warmed = await asyncio.gather(*(loop.run_in_executor(self._pool, warm) for _ in range(self.workers)))
+        self.fingerprint = warmed[0].fingerprint
         if self._exact:
-            self._sizes = tuple(sorted(set.intersection(*equal)))
+            self._sizes = tuple(sorted(set.intersection(*(thread.sizes for thread in warmed))))
         for sample, golden in zip(golden_samples, self._manifest.golden, strict=True):
             (pixels,) = await self.generate([sample])
             check_golden(pixels, golden)
@@ -136,11 +151,12 @@ class LocalEngine:
         rows = np.random.default_rng(0).standard_normal((count, manifest.z_dim), np.float32)
         return [Sample(z, number % max(manifest.num_classes, 1), 1.0) for number, z in enumerate(rows)]
 
-    def _warm_thread(self, probes: Sequence[Sample], all_there: threading.Barrier) -> set[int]:
+    def _warm_thread(self, probes: Sequence[Sample], all_there: threading.Barrier) -> Warmed:
         """Draw the probes in batches of every size; return the sizes that give the bytes of the largest."""
         all_there.wait()
         expected = self._draw_all(probes, self.max_batch_size)
-        return {size for size in self._sizes if np.array_equal(self._draw_all(probes, size), expected)}
+        sizes = {size for size in self._sizes if np.array_equal(self._draw_all(probes, size), expected)}
+        return Warmed(sizes, hashlib.sha256(expected[:FINGERPRINT_PICTURES].tobytes()).hexdigest()[:16])
 
     def _draw_all(self, samples: Sequence[Sample], size: int) -> Pixels:
         """Draw samples, at least `size` of them, in batches of exactly `size`; the last two may overlap."""

@@ -44,6 +44,10 @@ class Engine(Protocol):
         """What the pictures are computed in, as "float32"."""
 
     @property
+    def fingerprint(self) -> str:
+        """A digest of what fixed samples look like here: engines that agree on it draw the same bytes."""
+
+    @property
     def workers(self) -> int:
         """Calls that can run at the same time."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from service import precision
 from service.batcher import Terms
 from service.bundle import Bundle
 from service.catalogue import Catalogue
 from service.encoder import Encoder
 from service.errors import ModelNotFound, ShuttingDown, Starting
-from service.generator import Generator, load
+from service.generator import load
 from service.metrics import Metrics
 from service.pipeline import ServedModel
+from service.variants import Candidate, Pins, Variant
 from tests.builders import rewrite_manifest
 from tests.service.api.harness import FakeEngine, a_bundle, settings, until
 
@@ -104,7 +105,7 @@ async def test_bundle_that_crashes_takes_nothing_down(
     def crash(*arguments: object) -> None:
         raise KeyError("secret")
 
-    monkeypatch.setattr(precision, "load", crash)
+    monkeypatch.setattr("service.variants.choice.load", crash)
     catalogue = make()
     await catalogue.load()
 
@@ -115,19 +116,34 @@ async def test_bundle_that_crashes_takes_nothing_down(
 async def test_model_falls_back_to_float32(make: Make, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shorter type is used only where the golden pictures hold in it; the metrics name the one that serves."""
 
-    def both(bundle: Bundle, device: torch.device, wanted: str, batch_size: int) -> list[tuple[str, Generator]]:
+    def wrong(bundle: Bundle, device: torch.device, pins: Pins, known: Variant | None) -> Candidate:
         right = load(bundle, device)
-        wrong = Mock(w_avg=right.w_avg, mapping=right.mapping, synthesis=lambda w: 255 - right.synthesis(w))
-        return [("bfloat16", wrong), ("float32", right)]
+        inverted = Mock(w_avg=right.w_avg, mapping=right.mapping, synthesis=lambda w: 255 - right.synthesis(w))
+        return Candidate(Variant("bfloat16", "channels_last", 1, 1, 2), inverted)
 
-    monkeypatch.setattr("service.catalogue.candidates", both)
-    catalogue = make()
+    monkeypatch.setattr("service.catalogue.choose", wrong)
+    catalogue = make(dtype="auto")
     await catalogue.load()
     (model,) = catalogue
     await catalogue.drain(1)
 
     assert catalogue.refused == {}
     assert model.engine.dtype == "float32"
+    (kept,) = json.loads((tiny_copy.parents[1] / ".variants.json").read_text()).values()
+    assert kept["dtype"] == "float32"  # so that the next start does not try in vain
+
+
+async def test_variant_is_measured_once(make: Make, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start takes what the first one found, and draws the same bytes."""
+    first = make(dtype="auto")
+    await first.load()
+    monkeypatch.setattr("service.variants.choice._measured", Mock(side_effect=AssertionError("measured again")))
+    second = make(dtype="auto")
+    await second.load()
+
+    (before,), (after,) = first, second
+    assert before.identity == after.identity
+    assert second.refused == {}
 
 
 async def test_missing_gpu_is_the_reason(make: Make, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -461,14 +460,6 @@ def test_missing_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ValueError, match="VITRINE_DEVICE=cuda, but this torch sees no CUDA device; use auto or cpu"):
         choose_device("cuda")
-
-
-def test_number_of_threads_follows_the_machine(bundle: Bundle, generator: Generator) -> None:
-    """One thread per core that this process may use, unless the settings say another number."""
-    engine = LocalEngine(generator, bundle.manifest, device=CPU, max_batch_size=1)
-    asyncio.run(engine.drain())
-
-    assert engine.workers == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.gpu

@@ -31,7 +31,7 @@ ALIASES = {"Ankle boot": ("boot", "bootie"), "bag": ("handbag", "purse"), "t-shi
 def settings(models_dir: Path, **changes: Any) -> Settings:
     """Return the configuration of a service for tests: open, small batches, one engine thread, nothing measured."""
     facts = {"auth": "off", "get_policy": "open", "engine_threads": 1, "max_batch_images": 4, "encode_threads": 1}
-    facts["dtype"] = "float32"
+    facts |= {"dtype": "float32", "memory_format": "channels_last", "torch_threads": 1}
     return Settings(models_dir=models_dir, **(facts | changes))
 
 
@@ -79,6 +79,7 @@ class FakeEngine:
 
     workers = 1
     dtype = "float32"
+    fingerprint = "0" * 16
 
     def __init__(self, manifest: Manifest, *, max_batch_size: int = 4) -> None:
         self.max_batch_size = max_batch_size
@@ -112,7 +113,7 @@ async def faked(
     bundle = bundle or a_bundle()
     app = create_app(settings(Path("nowhere"), default_model=bundle.manifest.name, **changes))
     services: Services = app.state.services
-    engine = FakeEngine(bundle.manifest, max_batch_size=services.settings.max_batch_images)
+    engine = FakeEngine(bundle.manifest, max_batch_size=services.settings.max_batch_images or 4)
     limit = services.settings.max_queue_images
     services.catalogue.add(
         ServedModel(bundle, engine, encoder=services.encoder, metrics=services.metrics, max_queue_images=limit)

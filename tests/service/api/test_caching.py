@@ -6,7 +6,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tests.service.api.harness import Connection, faked, queued, until
+from service.pipeline import ServedModel
+from tests.service.api.harness import Connection, FakeEngine, a_bundle, faked, queued, until
 
 PERMALINK = "/i/tiny@1/5.png?label=bag"
 
@@ -128,3 +129,63 @@ async def test_two_ways_never_have_one_etag() -> None:
             tags.append(answer.headers["etag"])
         assert len(set(tags)) == 3
         assert tags[2] == tags[3]
+
+
+@pytest.mark.parametrize("target", [PERMALINK, "/generate?seed=5", "/interpolate?from=1&to=2&steps=3"])
+async def test_request_made_before_is_not_parsed_again(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second 304, and the second file, say what the first ones said, in all headers that last."""
+    async with faked() as (client, _, app):
+        first = await client.get(target)
+        tag = {"If-None-Match": first.headers["etag"]}
+        app.state.services.known.forget()
+        parsed = await client.get(target, headers=tag)
+        monkeypatch.setattr(app.router, "routes", [])
+        unchanged = await client.get(target, headers=tag)
+        again = await client.get(target, headers={"If-None-Match": '"another"'})
+
+        assert (parsed.status_code, unchanged.status_code, unchanged.content) == (304, 304, b"")
+        assert lasting(unchanged) == lasting(parsed)
+        assert (again.status_code, again.content) == (200, first.content)
+        assert lasting(again) == lasting(first)
+        assert (await client.get(target + "&size=20")).status_code == 404  # of what is not known, nothing is left
+        counted = app.state.services.metrics.registry.get_sample_value
+        labels = {"route": target.partition("?")[0], "model": "", "status": "304", "outcome": "ok"}
+        if not target.startswith("/i/"):
+            assert counted("vitrine_requests_total", labels) == 2
+
+
+async def test_new_version_ends_what_was_known_of_the_name() -> None:
+    """`tiny` now means another model; `tiny@1` does not."""
+    async with faked() as (client, _, app):
+        targets = ("/generate?model=tiny&seed=5", "/generate?model=tiny@1&seed=5")
+        before = [(await client.get(target)).headers for target in targets]
+        bundle = a_bundle(version=2)
+        services = app.state.services
+        model = ServedModel(
+            bundle,
+            FakeEngine(bundle.manifest),
+            encoder=services.encoder,
+            metrics=services.metrics,
+            max_queue_images=8,
+        )
+        services.catalogue.add(model)
+        after = [(await client.get(target)).headers for target in targets]
+
+        assert [headers["x-model"] for headers in before] == ["tiny@1", "tiny@1"]
+        assert [headers["x-model"] for headers in after] == ["tiny@2", "tiny@1"]
+        assert before[1]["etag"] == after[1]["etag"]
+
+
+async def test_known_request_for_a_picture_that_is_gone_is_drawn() -> None:
+    """What a request means is kept longer than the file; cross-origin headers are of each request."""
+    async with faked(cors_origins="https://shop.example") as (client, engine, app):
+        first = await client.get(PERMALINK)
+        app.state.services.cache._bodies.clear()
+        again = await client.get(PERMALINK, headers={"Origin": "https://shop.example"})
+        kept = await client.get(PERMALINK, headers={"Origin": "https://shop.example"})
+
+        assert first.content == again.content == kept.content
+        assert len(engine.batches) == 2
+        assert "access-control-allow-origin" not in first.headers
+        assert again.headers["access-control-allow-origin"] == "https://shop.example"
+        assert kept.headers["access-control-allow-origin"] == "https://shop.example"

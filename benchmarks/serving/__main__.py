@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import Outcome, run_round
 from benchmarks.machine import describe, revision
-from benchmarks.servers import metric, server
+from benchmarks.serving.load import Outcome, run_round
+from benchmarks.serving.servers import metric, server
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 CONNECTIONS = 64
 WARM_UP_S = 2.0
 COLUMNS = ("name", "requests_per_s", "median_ms", "p99_ms", "images_per_batch", "failed")
@@ -48,7 +48,7 @@ class Side:
 
 def main() -> None:
     """Measure, print and store."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
     options = parser.parse_args()

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
-from benchmarks.quality import SAMPLES, Figures, Origin, figures, train, trainer_for
+from benchmarks.training.quality import SAMPLES, Figures, Origin, figures, train, trainer_for
 from training import data as datasets
 from training.data import PictureSet
 from training.evaluate import evaluators
 from training.metrics.evaluation import Evaluator
 from training.presets import preset
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 SEED = 1
 PRESET = "fashion28"
 # What the others change: the published form of the loss, and the first settings that worked.
@@ -67,7 +67,7 @@ class Row:
 
 def main() -> None:
     """Train every variation, as many at a time as there are cores; print and store."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.settings")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.settings")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--only", nargs="+", choices=VARIATIONS, default=list(VARIATIONS), metavar="NAME")
@@ -102,7 +102,7 @@ def _row(document: dict[str, Any]) -> Row:
 
 
 def _start(name: str, options: argparse.Namespace) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "benchmarks.settings", "--data", str(options.data)]
+    command = [sys.executable, "-m", "benchmarks.training.settings", "--data", str(options.data)]
     command += ["--minutes", str(options.minutes), "--one", name]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 

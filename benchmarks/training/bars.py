@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
-from benchmarks.quality import SAMPLES, Figures, Origin, figures, train, trainer_for
+from benchmarks.training.quality import SAMPLES, Figures, Origin, figures, train, trainer_for
 from training import data as datasets
 from training.evaluate import evaluators
 from training.presets import preset
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 RUNS = Path("runs/bars")
 PRESET = "fashion28"
 # On Fashion-MNIST, two cores with AVX512-BF16, each of three seeds: FCD at most, the others at least.
@@ -35,7 +35,7 @@ class Row:
 
 def main() -> None:
     """Train what is not there, measure, print and store."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bars")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.bars")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float, nargs="+", choices=BARS, default=[5.0, 20.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.machine import describe, revision
-from benchmarks.quality import SAMPLES, Figures, figures, of_metrics, train, trainer_for
+from benchmarks.training.quality import SAMPLES, Figures, figures, of_metrics, train, trainer_for
 from training import data as datasets
 from training.cli.presets import picture_side
 from training.evaluate import evaluators
 from training.metrics.evaluation import Evaluation, Evaluator
 from training.presets import PRESETS, TrainConfig, preset
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 MODERN = {28: "fashion28", 64: "product64-cpu"}
 COLUMNS = ("FCD", "at the start", "recall", "coverage", "accuracy", "images/s")
 
@@ -37,7 +37,7 @@ class Row:
 
 def main() -> None:
     """Train, measure, print and store."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.presets")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.presets")
     parser.add_argument("--data28", type=Path, required=True)
     parser.add_argument("--data64", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=5.0)

@@ -30,7 +30,7 @@ from training.metrics.evaluation import Evaluator
 from training.presets import preset
 from training.trainer import Trainer
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 RUNS = Path("runs/dcgan")
 SAMPLES, CHUNK = 10_000, 500
 BATCH, Z_DIM, WIDTH = 64, 100, 64
@@ -114,7 +114,7 @@ class Reference:
 
 def main() -> None:
     """Measure, print and store."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.dcgan")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.dcgan")
     parser.add_argument("--data", type=Path, required=True, help="packed file of 64x64 RGB pictures")
     parser.add_argument("--minutes", type=float, default=5.0)
     options = parser.parse_args()

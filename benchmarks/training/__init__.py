@@ -1,0 +1,1 @@
+"""Benchmarks of `training`: what a network reaches in a given time."""
