@@ -25,6 +25,7 @@ from service.schemas import GenerateBody, InterpolateBody
 from service.services import Services
 from service.settings import Settings
 from service.shortcut import Shortcut
+from service.watchdog import Watchdog
 
 KNOWN_PART = 4  # of the cache's size, for what requests asked for
 
@@ -42,7 +43,10 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load(services.catalogue))
+        watchdog = Watchdog(catalogue.stalled, limit_s=settings.stall_s)
+        watchdog.start()
         yield
+        watchdog.stop()
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await services.catalogue.drain(settings.drain_timeout_s)

@@ -26,6 +26,7 @@ KNOWS_NO_HTTP = (
         "manifest",
         "operators",
         "sample",
+        "watchdog",
     ),
     *("settings", "errors"),
 )
