@@ -45,8 +45,10 @@ def create_app(settings: Settings) -> FastAPI:
         loading = asyncio.create_task(_load(services.catalogue))
         watchdog = Watchdog(catalogue.stalled, limit_s=settings.stall_s)
         watchdog.start()
-        yield
-        watchdog.stop()
+        try:
+            yield
+        finally:
+            watchdog.stop()
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await services.catalogue.drain(settings.drain_timeout_s)
@@ -62,10 +64,9 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services
-    routers = [faces.router for faces in (generate, interpolate, catalogue_routes, probes)]
-    for router in routers:
-        app.include_router(router)
-    problems.install(app, [route for router in routers for route in router.routes])
+    routes = [route for faces in (generate, interpolate, catalogue_routes, probes) for route in faces.router.routes]
+    app.router.routes += routes  # an included router would look for its route twice
+    problems.install(app, routes)
     app.add_middleware(Shortcut, known=known, cache=cache)
     if settings.cors_origins:
         app.add_middleware(

@@ -78,6 +78,14 @@ class Metrics:
         self.ready = Gauge("vitrine_ready", "Whether /readyz says 200.", registry=registry)
         self.draining = Gauge("vitrine_draining", "Whether the server is shutting down.", registry=registry)
 
+    def of_requests(self, route: str, model: str, status: int) -> tuple[Counter, Histogram]:
+        """Return the counter and the histogram of one kind of request."""
+        outcome = "ok" if status < 400 else "client_error" if status < 500 else "server_error"
+        return (
+            self.requests.labels(route, model, str(status), outcome),
+            self.request_duration.labels(route, model),
+        )
+
 
 class BatchMetrics(Observer):
     """The batcher's observer: what it tells, as metrics of one model."""

@@ -46,8 +46,9 @@ class Watchdog:
     def start(self) -> None:
         """Begin to watch the running event loop."""
         self._seen_alive = time.monotonic()
-        self._task = asyncio.create_task(self._watch_device())
-        threading.Thread(target=self._watch_loop, name="watchdog", daemon=True).start()
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._watch_device())
+        threading.Thread(target=self._watch_loop, args=(loop,), name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
         """Watch no longer."""
@@ -69,8 +70,8 @@ class Watchdog:
                 self._give_up(reasons)
             await asyncio.sleep(self._period_s)
 
-    def _watch_loop(self) -> None:
-        while not self._stopped.wait(self._period_s):
+    def _watch_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not (self._stopped.wait(self._period_s) or loop.is_closed()):
             silent_s = time.monotonic() - self._seen_alive
             if silent_s > self._limit_s:
                 self._give_up([f"the event loop has not run for {silent_s:.0f} s"])

@@ -8,6 +8,8 @@ from fastapi import Request
 
 T = TypeVar("T")
 
+UNWATCHED_S = 0.05
+
 
 class ClientLeft(Exception):  # noqa: N818  named after what happened
     """The client closed the connection before its answer."""
@@ -15,6 +17,8 @@ class ClientLeft(Exception):  # noqa: N818  named after what happened
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
     """Return what `work` returns; if the client leaves, cancel it, which frees its images in the queue.
+
+    Nobody looks for the client during the first `UNWATCHED_S`: most work ends sooner, and costs no task.
 
     Args:
         request: Its body must have been read.
@@ -29,6 +33,7 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
     task = asyncio.current_task()
     assert task is not None
     left = False
+    watcher: asyncio.Task[None] | None = None
 
     async def watch() -> None:
         nonlocal left
@@ -37,7 +42,11 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
         left = True
         task.cancel()
 
-    watcher = asyncio.create_task(watch())
+    def begin_to_watch() -> None:
+        nonlocal watcher
+        watcher = asyncio.create_task(watch())
+
+    timer = asyncio.get_running_loop().call_later(UNWATCHED_S, begin_to_watch)
     try:
         return await work
     except asyncio.CancelledError:
@@ -45,4 +54,6 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
             raise ClientLeft from None
         raise
     finally:
-        watcher.cancel()
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()

@@ -279,9 +279,11 @@ def _text(job: Job) -> dict[str, str] | None:
     """Return the provenance of a picture, or of a sheet: what its pictures have in common, and all seeds."""
     if not job.metadata:
         return None
-    facts = [answers.provenance(job.model, order) for order in job.orders]
-    common = {key: value for key, value in facts[0].items() if all(other.get(key) == value for other in facts)}
-    return common if len(facts) == 1 else common | answers.seeds_fact([order.seed for order in job.orders])
+    first, *others = (answers.provenance(job.model, order) for order in job.orders)
+    if not others:
+        return first
+    common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    return common | answers.seeds_fact([order.seed for order in job.orders])
 
 
 async def _json(job: Job, terms: Terms, include: set[Any], headers: dict[str, str]) -> Response:

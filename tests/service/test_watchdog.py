@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -71,3 +72,18 @@ async def test_stopped_watchdog_is_silent() -> None:
     watchdog.stop()
     time.sleep(0.2)  # noqa: ASYNC251 (the loop is blocked on purpose)
     assert statuses == []
+
+
+def test_watchdog_ends_with_its_loop() -> None:
+    """A program that ends its loop without stopping the watchdog is not ended by it."""
+    statuses: list[int] = []
+    before = set(threading.enumerate())
+
+    async def begin() -> None:
+        Watchdog(lambda: [], limit_s=0.04, end=statuses.append).start()
+        await asyncio.sleep(0)
+
+    asyncio.run(begin())
+    time.sleep(0.2)
+    assert statuses == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "watchdog" and thread not in before]

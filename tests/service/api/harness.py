@@ -32,6 +32,7 @@ def settings(models_dir: Path, **changes: Any) -> Settings:
     """Return the configuration of a service for tests: open, small batches, one engine thread, nothing measured."""
     facts = {"auth": "off", "get_policy": "open", "engine_threads": 1, "max_batch_images": 4, "encode_threads": 1}
     facts |= {"dtype": "float32", "memory_format": "channels_last", "torch_threads": 1}
+    facts["stall_s"] = 3600  # a loop that rests between tests is not blocked
     return Settings(models_dir=models_dir, **(facts | changes))
 
 
