@@ -31,7 +31,7 @@ VITRINE_AUTH ?= off
 VITRINE_GET_POLICY ?= open
 VITRINE_HOST ?= 127.0.0.1
 
-.PHONY: help install format lint types contracts test cover serve train-smoke bench compare-presets compare-settings compare-dcgan bars all clean
+.PHONY: help install format lint types contracts test cover serve train-smoke bench bench-all bench-cached bench-shapes bench-load bench-memory bench-png soak compare-presets compare-settings compare-dcgan bars all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -102,8 +102,30 @@ train-smoke: $(VENV)/.stamp-test ## pictures -> data -> 16 steps -> evaluation -
 	@$(PY) -m training sample $(SMOKE)/models/smoke/1 $(SMOKE)/smoke.png
 	@echo "== train-smoke passed"
 
-bench: $(VENV)/.stamp-bench ## measure, and draw what was measured
+bench: $(VENV)/.stamp-bench ## pictures per second beside other servers and the limit (makes their environments; 20 minutes)
 	@$(PY) -m benchmarks.serving $(BENCH_ARGS)
+
+bench-all: bench bench-cached bench-shapes bench-load bench-memory bench-png ## every measurement of the service but the soak (an hour)
+
+bench-cached: $(VENV)/.stamp-bench ## 304 and kept pictures on one core, and a burst of one picture (2 minutes)
+	@$(PY) -m benchmarks.serving.cached $(BENCH_ARGS)
+
+bench-shapes: $(VENV)/.stamp-bench ## resolutions, sizes and animations beside the limit (5 minutes)
+	@$(PY) -m benchmarks.serving.shapes $(BENCH_ARGS)
+
+bench-load: $(VENV)/.stamp-bench ## latency against load, small requests beside large ones, three times too much (12 minutes)
+	@$(PY) -m benchmarks.serving.load_curve $(BENCH_ARGS)
+	@$(PY) -m benchmarks.serving.fairness $(BENCH_ARGS)
+	@$(PY) -m benchmarks.serving.overload $(BENCH_ARGS)
+
+bench-memory: $(VENV)/.stamp-bench ## resident memory beside a bare process with the same model (2 minutes)
+	@$(PY) -m benchmarks.serving.memory $(BENCH_ARGS)
+
+bench-png: $(VENV)/.stamp-bench $(VENV)/.stamp-test ## encoders, filters and levels on one core (8 minutes)
+	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.serving.png $(BENCH_ARGS)
+
+soak: $(VENV)/.stamp-bench ## ten minutes at saturation: throughput, memory, descriptors, threads
+	@$(PY) -m benchmarks.serving.soak $(BENCH_ARGS)
 
 compare-presets: $(VENV)/.stamp-bench ## train every preset for equal minutes (DATA28=, DATA64=: packed files; about an hour)
 	@$(PY) -m benchmarks.training.presets --data28 "$(DATA28)" --data64 "$(DATA64)" $(BENCH_ARGS)

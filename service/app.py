@@ -18,7 +18,9 @@ from service.api.answers import EXPOSED_HEADERS
 from service.cache import PictureCache
 from service.catalogue import Catalogue
 from service.encoder import Encoder
+from service.gate import Gate
 from service.known import KnownAnswers
+from service.memory import give_back_memory
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.schemas import GenerateBody, InterpolateBody
@@ -67,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     routes = [route for faces in (generate, interpolate, catalogue_routes, probes) for route in faces.router.routes]
     app.router.routes += routes  # an included router would look for its route twice
     problems.install(app, routes)
+    app.add_middleware(Gate, catalogue=catalogue, routes=routes)
     app.add_middleware(Shortcut, known=known, cache=cache)
     if settings.cors_origins:
         app.add_middleware(
@@ -83,6 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 async def _load(catalogue: Catalogue) -> None:
     await catalogue.load()
+    await asyncio.to_thread(give_back_memory)
     # What stands now stands until the end. Otherwise the collector visits it again and again, and nothing is answered
     # for 0.1 s each time.
     await asyncio.to_thread(gc.collect)

@@ -169,7 +169,7 @@ class Catalogue:
         reasons = []
         if not self.loaded:
             reasons.append("models are being loaded")
-        elif self._find(self._default or "") is None:
+        elif self.find(None) is None:
             reasons.append(f"the default model {self._default or ''} is not served".replace("  ", " "))
             reasons += [f"{model_id}: {reason}" for model_id, reason in self.refused.items()]
             if not self.refused:
@@ -207,7 +207,7 @@ class Catalogue:
         if self.draining and not self._models:
             raise ShuttingDown("the server is shutting down", headers={"Retry-After": "1"})
         wanted = (name if name is not None else self._default) or ""
-        model = self._find(wanted)
+        model = self.find(name)
         if model is not None:
             return model
         refused = {
@@ -222,8 +222,9 @@ class Catalogue:
             raise ModelNotFound(f"{wanted} was refused: {refused[wanted]}; there are: {known}")
         raise ModelNotFound(f"unknown model {name!r}; there are: {known}")
 
-    def _find(self, wanted: str) -> ServedModel | None:
-        name, at, version = wanted.partition("@")
+    def find(self, wanted: str | None) -> ServedModel | None:
+        """Return a model by `name`, `name@version`, or `None` for the default; `None` if there is no such model."""
+        name, at, version = ((wanted if wanted is not None else self._default) or "").partition("@")
         versions = self._models.get(name, {})
         if not at:
             return versions[max(versions)] if versions else None

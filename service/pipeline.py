@@ -1,7 +1,7 @@
 """One served model: drawing and encoding. The only file that sees batcher, engine and encoder together."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,14 +184,25 @@ class ServedModel:
                 drawn[index] = Drawn(pixels[index], error=file)
         return drawn
 
+    def refusal(self, key: Hashable) -> errors.Overloaded | None:
+        """Refuse a request for one picture whose queue is full; `None` if it is to be tried.
+
+        Args:
+            key: By which the request is known again.
+        """
+        retry_after_s = self.batcher.refusal_s(key)
+        if retry_after_s is None:
+            return None
+        detail = f"all {self.batcher.limit} places of the queue are taken"
+        return errors.Overloaded(detail, headers={"Retry-After": str(retry_after_s)})
+
     async def _submit(self, pieces: Sequence[Piece], terms: Terms, pointer: str) -> list[Done[Drawn]]:
         try:
             return await self.batcher.submit(pieces, terms)
         except batcher.RequestTooLarge as error:
             raise errors.InvalidParameters.of(pointer, str(error)) from error
         except batcher.QueueFull as error:
-            retry = {"Retry-After": str(max(1, int(np.ceil(error.retry_after_s))))}
-            raise errors.Overloaded(str(error), headers=retry) from error
+            raise errors.Overloaded(str(error), headers={"Retry-After": str(error.retry_after_s)}) from error
         except batcher.Draining as error:
             raise errors.ShuttingDown("the server is shutting down", headers={"Retry-After": "1"}) from error
         except batcher.DeadlineExceeded as error:

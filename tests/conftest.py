@@ -18,6 +18,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for batch sizes that round otherwise among fewer pictures than the service does: it takes seconds."""
+    monkeypatch.setattr("service.engine.exactness.PROBE_BYTES", 20_000)
+
+
 @pytest.fixture(scope="session")
 def tiny_models(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a models folder with the conditional bundle `tiny/1`, for reading only."""

@@ -27,6 +27,7 @@ KNOWS_NO_HTTP = (
         "operators",
         "sample",
         "watchdog",
+        "memory",
     ),
     *("settings", "errors"),
 )

@@ -19,6 +19,10 @@ import uvloop
 
 HEAD_END = b"\r\n\r\n"
 GOOD = frozenset({200, 304})
+LOST = 0  # in the place of a status: the connection was closed before the answer
+PATIENCE_S = 60.0  # for what is in flight at the end of a round; longer than any server lets a request wait
+TIMER_S = 0.001  # what uvloop's timers resolve
+SATURATION_CONNECTIONS = 64
 
 Request = Callable[[int], bytes]
 """Makes the request of a number that no other request of the round has."""
@@ -26,7 +30,7 @@ Request = Callable[[int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: status, the length of the body in bytes, `Retry-After` in seconds if it was there."""
+    """What came back: status or `LOST`, length of the body in bytes, `Retry-After` in seconds if it was there."""
 
     status: int
     length: int
@@ -35,11 +39,20 @@ class Answer:
 
 @dataclass(slots=True)
 class Outcome:
-    """What one round saw: finished requests by status, seconds that each good one took, and the round's length."""
+    """What one round saw, and its length until the last answer.
+
+    Attributes:
+        seconds: The round's length.
+        statuses: Finished requests by status.
+        latencies_s: Seconds that each good one took.
+        waits_s: The `Retry-After` of each other one that had it.
+        body_bytes: Of all bodies.
+    """
 
     seconds: float
     statuses: dict[int, int] = field(default_factory=dict)
     latencies_s: list[float] = field(default_factory=list)
+    waits_s: list[float] = field(default_factory=list)
     body_bytes: int = 0
 
     def add(self, answer: Answer, seconds: float) -> None:
@@ -48,6 +61,8 @@ class Outcome:
         self.body_bytes += answer.length
         if answer.status in GOOD:
             self.latencies_s.append(seconds)
+        elif answer.retry_after_s is not None:
+            self.waits_s.append(answer.retry_after_s)
 
     @property
     def requests_per_s(self) -> float:
@@ -69,12 +84,13 @@ class Connection(asyncio.Protocol):
     """One keep-alive connection.
 
     Args:
-        on_answer: Called with each answer; it may send the next request.
+        on_answer: Called with each answer, or with `LOST`; it may send the next request, unless `closed` is done.
     """
 
     def __init__(self, on_answer: Callable[["Connection", Answer], None]) -> None:
         self._on_answer = on_answer
         self._buffer = bytearray()
+        self._waiting = False
         self.sent = 0.0
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -83,13 +99,17 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Say that it is over."""
+        """Say that it is over, and that no answer will come if one was due."""
         if not self.closed.done():
             self.closed.set_result(None)
+        if self._waiting:
+            self._waiting = False
+            self._on_answer(self, Answer(LOST, 0))
 
     def send(self, request: bytes) -> None:
         """Send a whole request; the answer to the one before must have come."""
         self.sent = time.perf_counter()
+        self._waiting = True
         self._transport.write(request)
 
     def close(self) -> None:
@@ -110,6 +130,7 @@ class Connection(asyncio.Protocol):
             return
         del self._buffer[:whole]
         retry_after = None if status in GOOD else _header(head, b"retry-after")
+        self._waiting = False
         self._on_answer(self, Answer(status, length, None if retry_after is None else float(retry_after)))
 
 
@@ -121,6 +142,11 @@ def _header(head: bytes, name: bytes) -> bytes | None:
 def get(path: str, **headers: str) -> bytes:
     """Return a GET request; `if_none_match=` becomes `If-None-Match`."""
     return _request("GET", path, {"Accept": "image/png"} | _names(headers), b"")
+
+
+def picture(number: int) -> bytes:
+    """Return the request for one picture, with a seed of its own."""
+    return get(f"/generate?seed={number}")
 
 
 def post(path: str, body: bytes, **headers: str) -> bytes:
@@ -141,6 +167,27 @@ def _request(method: str, path: str, headers: dict[str, str], body: bytes) -> by
 def numbers() -> "itertools.count[int]":
     """Return numbers that no round before has had."""
     return itertools.count(time.time_ns() % 10**12)
+
+
+def saturate(port: int, seconds: float) -> Outcome:
+    """Find what a server can do: one picture per request, `SATURATION_CONNECTIONS` in a closed loop."""
+    return expect_good(run_round(port, connections=SATURATION_CONNECTIONS, seconds=seconds, request=picture))
+
+
+def lone(port: int, seconds: float) -> Outcome:
+    """Ask for one picture after the other on one connection."""
+    return expect_good(run_round(port, connections=1, seconds=seconds, request=picture))
+
+
+def expect_good(outcome: Outcome) -> Outcome:
+    """Return a round of which every request must have been answered well.
+
+    Raises:
+        RuntimeError: If one was not.
+    """
+    if outcome.failed or not outcome.latencies_s:
+        raise RuntimeError(f"every answer should be good; by status (0: no answer) there were {outcome.statuses}")
+    return outcome
 
 
 def run_round(port: int, *, connections: int, seconds: float, request: Request) -> Outcome:
@@ -164,7 +211,7 @@ async def closed_loop(port: int, connections: int, seconds: float, request: Requ
     def on_answer(connection: Connection, answer: Answer) -> None:
         now = time.perf_counter()
         outcome.add(answer, now - connection.sent)
-        if now < stop_at:
+        if now < stop_at and not connection.closed.done():
             connection.send(request(next(fresh)))
         else:
             connection.close()
@@ -172,7 +219,7 @@ async def closed_loop(port: int, connections: int, seconds: float, request: Requ
     made = [await connect(port, on_answer) for _ in range(connections)]
     for connection in made:
         connection.send(request(next(fresh)))
-    await asyncio.gather(*(connection.closed for connection in made))
+    await asyncio.wait_for(asyncio.gather(*(connection.closed for connection in made)), seconds + PATIENCE_S)
     outcome.seconds = time.perf_counter() - started
     return outcome
 
@@ -195,17 +242,24 @@ async def open_loop(port: int, rate: float, connections: int, seconds: float, re
     fresh, outcome = numbers(), Outcome(seconds)
     due: deque[float] = deque()
     pending: dict[Connection, float] = {}
+    all_sent, done = False, asyncio.Event()
 
-    def begin(connection: Connection) -> None:
-        pending[connection] = due.popleft()
-        connection.send(request(next(fresh)))
+    def begin() -> None:
+        while due and free:
+            connection = free.pop()
+            if connection.closed.done():  # servers hang up on a connection that was idle for some seconds
+                continue
+            at, now = due.popleft(), time.perf_counter()
+            # The timer may be off by what it resolves, in either direction, which is not the server's doing.
+            pending[connection] = at if now - at > TIMER_S else now
+            connection.send(request(next(fresh)))
 
     def on_answer(connection: Connection, answer: Answer) -> None:
         outcome.add(answer, time.perf_counter() - pending.pop(connection))
-        if due:
-            begin(connection)
-        else:
-            free.append(connection)
+        free.append(connection)
+        begin()
+        if all_sent and not pending:
+            done.set()
 
     free = [await connect(port, on_answer) for _ in range(connections)]
     everyone = list(free)
@@ -216,10 +270,13 @@ async def open_loop(port: int, rate: float, connections: int, seconds: float, re
         if wait > 0:
             await asyncio.sleep(wait)
         due.append(at)
-        if free:
-            begin(free.pop())
-    while due or pending:
-        await asyncio.sleep(0.001)
+        begin()
+    all_sent = True
+    if pending:
+        await asyncio.wait_for(done.wait(), PATIENCE_S)
+    outcome.seconds = time.perf_counter() - started
+    if due:  # no connection is left
+        outcome.statuses[LOST] = outcome.statuses.get(LOST, 0) + len(due)
     for connection in everyone:
         connection.close()
     return outcome

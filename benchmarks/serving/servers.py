@@ -1,16 +1,54 @@
-"""Server processes to measure: started, awaited, stopped."""
+"""Server processes to measure: started, awaited, looked at, stopped."""
 
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
-READY_LIMIT_S = 120.0
+READY_LIMIT_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that is ready: its port on 127.0.0.1, and its process id."""
+
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process holds: resident memory and the part of it that is no file's, descriptors, threads."""
+
+    resident_mb: float
+    anonymous_mb: float
+    descriptors: int
+    threads: int
+
+
+def usage(pid: int) -> Usage:
+    """Return what a process holds now, from Linux's /proc.
+
+    Raises:
+        RuntimeError: If there is no such process, or no /proc.
+    """
+    folder = Path(f"/proc/{pid}")
+    try:
+        lines = (folder / "status").read_text().splitlines()
+        descriptors = len(list((folder / "fd").iterdir()))
+    except OSError as error:
+        raise RuntimeError(f"nothing is known of process {pid}: {error}") from error
+    facts = dict(line.split(":", 1) for line in lines)
+    resident, anonymous = (int(facts[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon"))
+    return Usage(resident, anonymous, descriptors, int(facts["Threads"]))
 
 
 def free_port() -> int:
@@ -21,11 +59,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(module: str, settings: Mapping[str, str]) -> Iterator[int]:
-    """Run `python -m module` and yield its port once /readyz says 200; stop it afterwards.
+def server(module: str, settings: Mapping[str, str]) -> Iterator[Running]:
+    """Run `python -m module` and yield once /readyz says 200; stop it afterwards.
 
     Raises:
-        RuntimeError: If it does not become ready.
+        RuntimeError: If it does not become ready, or ends by itself.
     """
     port = free_port()
     fixed = {
@@ -39,21 +77,43 @@ def server(module: str, settings: Mapping[str, str]) -> Iterator[int]:
     try:
         deadline = time.monotonic() + READY_LIMIT_S
         while True:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{module} did not become ready (exit status {process.poll()})")
+            if process.poll() is not None:
+                raise RuntimeError(f"{module} ended with status {process.returncode} before it was ready")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{module} was not ready after {READY_LIMIT_S:g} s")
             try:
                 if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == httpx.codes.OK:
                     break
             except httpx.TransportError:
                 pass
             time.sleep(0.1)
-        yield port
+        yield Running(port, process.pid)
+        if process.poll() is not None:
+            raise RuntimeError(f"{module} ended with status {process.returncode} while it was measured")
     finally:
         process.terminate()
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+@contextmanager
+def serving(write: Callable[[Path], object], settings: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """Run the service, without its cache of pictures, on what `write` puts into a folder; stop it afterwards.
+
+    Args:
+        write: Puts bundles into a folder.
+        settings: Further settings.
+
+    Yields:
+        The service.
+    """
+    with tempfile.TemporaryDirectory(prefix="models-") as folder:
+        write(Path(folder))
+        fixed = {"VITRINE_MODELS_DIR": folder, "VITRINE_CACHE_MB": "0"}
+        with server("service", fixed | dict(settings or {})) as running:
+            yield running
 
 
 def metric(port: int, name: str) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import describe, revision
 from benchmarks.training.quality import SAMPLES, Figures, figures, of_metrics, train, trainer_for
@@ -27,12 +28,17 @@ COLUMNS = ("FCD", "at the start", "recall", "coverage", "accuracy", "images/s")
 
 @dataclass(frozen=True)
 class Row:
-    """One run: its figures, with the FCD of the untrained generator; not finite figures are of a run that diverged."""
+    """One run: its figures, with the FCD of the untrained generator; not finite figures are of a run that diverged.
+
+    Attributes:
+        commit: What it was run at, if not at the commit of the whole table.
+    """
 
     name: str
     data: str
     fcd_at_start: float
     figures: Figures
+    commit: str = ""
 
 
 def main() -> None:
@@ -42,22 +48,27 @@ def main() -> None:
     parser.add_argument("--data64", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--threads", type=int, help="CPU threads of each run (default: all cores)")
-    parser.add_argument("--only", nargs="+", help="names of presets")
+    parser.add_argument("--only", nargs="+", help="names of presets; the other rows of the table stay")
     options = parser.parse_args()
     sets = {28: datasets.load(options.data28), 64: datasets.load(options.data64)}
     paths = {28: options.data28, 64: options.data64}
     threads = options.threads or len(os.sched_getaffinity(0))
+    kept = _stored_rows() if options.only else []
     rows: list[Row] = []
     floors: list[Row] = []
     for side, data in sets.items():
         judge = evaluators(data, paths[side], print)[0]
         evaluation = None
-        for name, config in _runs(side, options.only):
+        runs = _runs(side, options.only)
+        rows += [row for row in kept if row.data == data.name and row.name not in dict(runs)]
+        for name, config in runs:
             row, evaluation = _train(name, config, data, judge, options.minutes, threads)
             rows.append(row)
             print(json.dumps(asdict(row)), flush=True)
             _store(rows, [*floors, _floor(data.name, evaluation)], options.minutes, threads)
-        if evaluation is not None:
+        if evaluation is None:
+            floors += _stored_floors(data.name)
+        else:
             floors.append(_floor(data.name, evaluation))
 
 
@@ -80,6 +91,21 @@ def _train(
     found, evaluation = figures(trainer, judge)
     trainer.pool.close()
     return Row(name, data.name, start.fcd, found), evaluation
+
+
+def _stored_rows() -> list[Row]:
+    """Return the rows of the table that is there, with the commit that they were run at."""
+    facts = json.loads((RESULTS / "presets.json").read_text(encoding="utf-8"))
+    return [_row(row, row.get("commit") or facts["commit"]) for row in facts["rows"]]
+
+
+def _stored_floors(data: str) -> list[Row]:
+    facts = json.loads((RESULTS / "presets.json").read_text(encoding="utf-8"))
+    return [_row(row, "") for row in facts["floors"] if row["data"] == data]
+
+
+def _row(row: dict[str, Any], commit: str) -> Row:
+    return Row(row["name"], row["data"], row["fcd_at_start"], Figures(**row["figures"]), commit)
 
 
 def _floor(data: str, evaluation: Evaluation) -> Row:
@@ -122,8 +148,9 @@ def _line(row: Row) -> str:
         return "" if value != value else f"{value:.{digits}f}"
 
     found = row.figures
+    name = f"{row.name} (at {row.commit})" if row.commit else row.name
     cells = [shown(found.fcd, 2), shown(row.fcd_at_start, 1), shown(found.recall, 2), shown(found.coverage, 2)]
-    return "| " + " | ".join([row.name, *cells, shown(found.accuracy, 2), shown(found.images_per_s, 0)]) + " |"
+    return "| " + " | ".join([name, *cells, shown(found.accuracy, 2), shown(found.images_per_s, 0)]) + " |"
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ import json
 import re
 import secrets
 from collections import Counter
+from collections.abc import Hashable
 from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from service.api.connection import ClientLeft
 from service.batcher import DEFAULT_URGENCY, Terms
@@ -66,6 +68,7 @@ async def parse_body(request: Request, model: type[Model]) -> Model:
     if media_type != "application/json":
         raise UnsupportedMediaType(f"the body is sent as {media_type!r}; send application/json")
     body = await _read_bounded(request)
+    request.scope["vitrine.body"] = hash(body)
     if not body:
         raise Malformed("the body is empty; send a JSON object, {} for all defaults")
     try:
@@ -127,10 +130,18 @@ def terms_of(request: Request, limit_s: float) -> Terms:
         limit_s: The service's limit.
 
     Returns:
-        Deadline and urgency.
+        Deadline, urgency and key.
     """
     wait = _PREFER_WAIT.search(request.headers.get("prefer", ""))
     urgency = _URGENCY.search(request.headers.get("priority", ""))
     return Terms(
-        min(limit_s, float(wait.group(1))) if wait else limit_s, int(urgency.group(1)) if urgency else DEFAULT_URGENCY
+        min(limit_s, float(wait.group(1))) if wait else limit_s,
+        int(urgency.group(1)) if urgency else DEFAULT_URGENCY,
+        key_of(request.scope),
     )
+
+
+def key_of(scope: Scope) -> Hashable:
+    """Return by what a request is known again if it is refused and comes back: a digest of client, target and body."""
+    client = scope.get("client")
+    return hash((client[0] if client else "", scope["path"], scope["query_string"], scope.get("vitrine.body")))

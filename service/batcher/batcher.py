@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, cast
 
 from service.batcher.ceiling import Ceiling
@@ -26,6 +26,9 @@ from service.batcher.observer import Observer
 from service.batcher.queue import FairQueue
 from service.batcher.rate import DrainRate
 from service.batcher.ticket import BatchTiming, Done, Item, Result, Terms, Ticket
+from service.batcher.waitlist import Waitlist
+
+RETURNERS = 0.5  # of the queue's limit: what those who were refused and come back when told may take beyond it
 
 
 class Batcher(Generic[Item, Result]):
@@ -35,7 +38,8 @@ class Batcher(Generic[Item, Result]):
         run: Turns a batch of items into as many results in the same order; when cancelled, it ends soon. If it raises
             `MemoryError`, the batch is run again in halves, and later ones are smaller for a while.
         max_batch_size: Items per call of `run`, at least 1.
-        max_queue: Items that may wait, over all requests, at least 1; those in `run` are not counted.
+        max_queue: Items that may wait, over all requests, at least 1; those in `run` are not counted, and those that
+            come back after a refusal may be half as many more.
         workers: Calls of `run` at the same time, at least 1.
         observer: Told about every change.
         sizes: Returns the sizes that batches have in `run`, ascending, the last one `max_batch_size`; it pads others.
@@ -76,6 +80,7 @@ class Batcher(Generic[Item, Result]):
         self._admitting = True
         self._closed = False
         self._rate = DrainRate(workers)
+        self._waitlist = Waitlist()
 
     @property
     def queued(self) -> int:
@@ -184,17 +189,19 @@ class Batcher(Generic[Item, Result]):
             raise Draining("the batcher is shutting down")
         if terms.timeout_s <= 0:
             raise DeadlineExceeded(f"no time left: timeout_s={terms.timeout_s}")
-        retry_after_s = self._rate.retry_after_s(queued)
+        now = self._clock()
         if size > self._max_queue:
             self._observer.rejected("too_large")
-            raise RequestTooLarge(f"{size} items never fit a queue of {self._max_queue}", retry_after_s)
-        if queued + size > self._max_queue:
+            raise RequestTooLarge(f"{size} items never fit a queue of {self._max_queue}", 1)
+        came_back = self._waitlist.claim(terms.key, now)
+        if queued + size > self._max_queue * (1 + RETURNERS * came_back):
             self._observer.rejected("full")
-            raise QueueFull(f"{queued} of {self._max_queue} slots taken, {size} wanted", retry_after_s)
+            message = f"{queued} of {self._max_queue} slots taken, {size} wanted"
+            raise QueueFull(message, self._come_again_s(size, terms.key, now))
         if self._too_late(size, terms):
             self._observer.rejected("deadline")
-            raise QueueFull(f"{queued} items waiting, not done in {terms.timeout_s:.3g} s", retry_after_s)
-        now = self._clock()
+            message = f"{queued} items waiting, not done in {terms.timeout_s:.3g} s"
+            raise QueueFull(message, self._come_again_s(size, terms.key, now))
         future = asyncio.get_running_loop().create_future()
         ticket: Ticket[Item, Result] = Ticket(
             items, terms.urgency, now, now + terms.timeout_s, [None] * size, size, future
@@ -204,6 +211,25 @@ class Batcher(Generic[Item, Result]):
         self._work_waiting.set()
         self._changed()
         return ticket
+
+    def refusal_s(self, key: Hashable) -> int | None:
+        """Refuse a request before anything is known of it but its key.
+
+        Args:
+            key: By which it will be known again.
+
+        Returns:
+            Seconds after which to come again, as `submit` would raise them; `None` if `submit` may admit it.
+        """
+        now = self._clock()
+        if self.queued < self._max_queue or not self._admitting or self._waitlist.has(key, now):
+            return None
+        self._observer.rejected("full")
+        return self._come_again_s(1, key, now)
+
+    def _come_again_s(self, size: int, key: Hashable, now: float) -> int:
+        seconds_for = self._rate.seconds_for
+        return self._waitlist.book(key, now, free_in_s=seconds_for(self.queued), items_s=seconds_for(size))
 
     def _too_late(self, size: int, terms: Terms) -> bool:
         """Say whether a request's last item certainly misses its deadline.

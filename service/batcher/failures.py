@@ -8,10 +8,10 @@ class QueueFull(Exception):
 
     Args:
         message: What is full.
-        retry_after_s: Seconds in which the items now waiting will have been worked off.
+        retry_after_s: Whole seconds after which to come again.
     """
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
+    def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

@@ -2,7 +2,6 @@
 
 _EWMA_WEIGHT = 0.2  # of the newest batch: the estimate follows a change within about five batches
 _TRUSTED_FULL_BATCHES = 8  # measured at full size before the estimate may refuse anybody
-_UNKNOWN_S = 1.0  # what a refused caller is told before any batch has been measured
 
 
 class DrainRate:
@@ -39,7 +38,3 @@ class DrainRate:
     def seconds_for(self, items: int) -> float:
         """Return how long so many items take; 0 when unknown."""
         return items * self._item_s / self._workers
-
-    def retry_after_s(self, queued: int) -> float:
-        """Return when a refused caller should come again, with so many items waiting now."""
-        return self.seconds_for(queued) if self._item_s else _UNKNOWN_S

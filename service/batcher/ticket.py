@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -15,10 +15,17 @@ DEFAULT_URGENCY, LEAST_URGENT = 3, 7  # RFC 9218, section 4.1; 0 is the most urg
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a request asks of the queue: seconds until its deadline, and its urgency, 0 (first) to 7."""
+    """What a request asks of the queue.
+
+    Attributes:
+        timeout_s: Seconds until its deadline.
+        urgency: 0 (first) to 7.
+        key: By which it is known again if it is refused and comes back; `None`: it is not.
+    """
 
     timeout_s: float
     urgency: int = DEFAULT_URGENCY
+    key: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)

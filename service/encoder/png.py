@@ -1,20 +1,7 @@
 """PNG and animated PNG, written here: one filter for the whole picture, DEFLATE by ISA-L.
 
-Measured on one core, in us of CPU and in bytes relative to Pillow 13's default (zlib level 6, a filter for each row);
-Fashion-MNIST and Fruits-360 with the noise of a generator (standard deviation 1 to 3) but for the last row:
-
-    picture      Pillow default   Pillow level 1       here            bytes with the other filter
-    28x28x1         104   1.00        93   1.05        22   1.05       1.10 (up)
-    64x64x1         259   1.00       207   1.07        40   1.08       1.31 (none)
-    64x64x3         726   1.00       493   1.08        70   1.07       1.29 (none)
-    64x64x4         850   1.00       484   1.07        73   1.07       1.23 (none)
-    256x256x3     33400   1.00      5550   1.14       716   1.16       over 1.35 (none)
-    512x512x3     54300   1.00     14100   1.24      1490   1.10       2.66 (none), enlarged from 64x64
-
-Fashion-MNIST enlarged to 64x64 takes 1.18, and drawn gradients with noise up to 1.22. Against up, sub is 1 to 17 %
-larger and no faster; Paeth saves 0 to 4 % (10 % of an enlarged grey picture) for 3 times the time in NumPy. ISA-L's
-level 0 saves 12 to 20 us whatever the size and costs 13 to 45 % more bytes; level 2 is level 1 within 1.5 %; level 3
-takes 1.1 to 3 times as long and saves nothing. Filtering 16 pictures at once would save 2 to 5 us for each.
+Pillow chooses a filter for each row and deflates with zlib: smaller files, in several times the time. What that, other
+filters, levels and libraries take and save: `make bench-png`, benchmarks/results/png.md.
 
 W3C Portable Network Graphics (PNG) Specification, Third Edition; RFC 2083 (PNG 1.0); RFC 1950 (zlib); RFC 1951.
 """
@@ -35,7 +22,7 @@ _END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 _COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 _FILTER_NONE, _FILTER_UP = 0, 2
 _DEFLATE_LEVEL = 1
-# Grey pictures up to 32x32 have too few rows for up to pay: none is 4 % smaller at 28x28, as small at 32x32.
+# Grey pictures of so few rows gain little by up, if anything: benchmarks/results/png.md has both.
 _UNFILTERED_GREY_PIXELS = 32 * 32
 _MAX_FPS = 2**16 - 1
 _MAX_LOOPS = 2**31 - 1

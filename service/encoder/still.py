@@ -13,9 +13,8 @@ StillFormat = Literal["png", "jpeg", "webp", "avif"]
 
 WHITE = (255, 255, 255)
 
-# Measured at quality 85 on 64x64x3 / 256x256x3. JPEG: optimised Huffman tables save 17 / 6 % of the bytes for 0.03 /
-# 0.15 ms. WebP: method 2 takes 0.37 / 3.7 ms, 0 takes 0.34 / 2.4 ms and 19 / 27 % more bytes, 4 takes 0.52 / 9.5 ms and
-# saves 3 / 5 %. AVIF: speed 8 takes 5 / 21 ms, the default 6 takes 9 / 74 ms; one thread, as a pool calls this.
+# Compromises of time and bytes: `make bench-png` measures them beside their neighbours, benchmarks/results/png.md
+# has the figures. One thread for AVIF, as a pool calls this.
 CODEC_OPTIONS: dict[str, dict[str, Any]] = {
     "jpeg": {"optimize": True},
     "webp": {"method": 2},

@@ -8,18 +8,17 @@ in another order.
 """
 
 import asyncio
-import functools
 import hashlib
-import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from service.engine.devices import answers, batch_sizes, is_out_of_memory
+from service.engine.exactness import drawn, exact_sizes, probes
 from service.engine.golden import check_golden
 from service.engine.protocol import EngineStatus, Pixels
 from service.engine.styles import StyleMaker
@@ -27,10 +26,6 @@ from service.generator import Generator
 from service.manifest import Manifest
 from service.sample import Sample
 
-WARM_UP_ROUNDS = 2  # TorchScript's profiling executor settles in the second call of a shape
-MAX_WARM_UP_ROUNDS = 16
-# What a batch size has to reproduce. Sums in another order change about one byte in 10,000 (float32, 28x28, AVX512).
-PROBE_BYTES = 100_000
 # Of which the fingerprint is made: as many whatever the batch size, so that engines can be compared.
 FINGERPRINT_PICTURES = 16
 
@@ -133,8 +128,10 @@ class LocalEngine:
         loop = asyncio.get_running_loop()
         # As many tasks as threads, which wait for each other, so that every thread warms every size.
         all_there = threading.Barrier(self.workers)
-        warm = functools.partial(self._warm_thread, self._probes(), all_there)
-        warmed = await asyncio.gather(*(loop.run_in_executor(self._pool, warm) for _ in range(self.workers)))
+        parts = probes(self._manifest, batch=self.max_batch_size, parts=self.workers)
+        warmed = await asyncio.gather(
+            *(loop.run_in_executor(self._pool, self._warm_thread, part, all_there) for part in parts)
+        )
         self.fingerprint = warmed[0].fingerprint
         if self._exact:
             self._sizes = tuple(sorted(set.intersection(*(thread.sizes for thread in warmed))))
@@ -142,29 +139,19 @@ class LocalEngine:
             (pixels,) = await self.generate([sample])
             check_golden(pixels, golden)
 
-    def _probes(self) -> list[Sample]:
-        """Return samples of which no two are alike, for all rounds of the largest batch, better for `PROBE_BYTES`."""
-        manifest = self._manifest
-        picture_bytes = manifest.height * manifest.width * manifest.channels
-        rounds = max(WARM_UP_ROUNDS, math.ceil(PROBE_BYTES / picture_bytes / self.max_batch_size))
-        count = min(rounds, MAX_WARM_UP_ROUNDS) * self.max_batch_size
-        rows = np.random.default_rng(0).standard_normal((count, manifest.z_dim), np.float32)
-        return [Sample(z, number % max(manifest.num_classes, 1), 1.0) for number, z in enumerate(rows)]
-
-    def _warm_thread(self, probes: Sequence[Sample], all_there: threading.Barrier) -> Warmed:
-        """Draw the probes in batches of every size; return the sizes that give the bytes of the largest."""
+    def _warm_thread(self, samples: Sequence[Sample], all_there: threading.Barrier) -> Warmed:
+        """Draw samples in batches of every size."""
+        batch = self.max_batch_size
         all_there.wait()
-        expected = self._draw_all(probes, self.max_batch_size)
-        sizes = {size for size in self._sizes if np.array_equal(self._draw_all(probes, size), expected)}
+        with torch.inference_mode():
+            w = torch.cat([self._styles(samples[start : start + batch]) for start in range(0, len(samples), batch)])
+            expected = drawn(self._pixels, w, batch)
+            sizes = exact_sizes(self._pixels, w, expected, self._sizes)
         return Warmed(sizes, hashlib.sha256(expected[:FINGERPRINT_PICTURES].tobytes()).hexdigest()[:16])
 
-    def _draw_all(self, samples: Sequence[Sample], size: int) -> Pixels:
-        """Draw samples, at least `size` of them, in batches of exactly `size`; the last two may overlap."""
-        pictures: list[Pixels] = []
-        for start in range(0, len(samples), size):
-            first = min(start, len(samples) - size)
-            pictures[first:] = self._run(samples[first : first + size])
-        return np.stack(pictures)
+    def _pixels(self, w: Tensor) -> Pixels:
+        pixels: Pixels = self._generator.synthesis(w).cpu().numpy()
+        return pixels
 
     def _run(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
         try:
@@ -187,5 +174,4 @@ class LocalEngine:
             if size > len(samples):
                 self._on_padding(size - len(samples))
                 w = torch.cat([w, w[:1].expand(size - len(samples), -1, -1)])
-            pixels: Pixels = self._generator.synthesis(w)[: len(samples)].cpu().numpy()
-        return list(pixels)
+            return list(self._pixels(w)[: len(samples)])

@@ -39,6 +39,11 @@ def warm(bundle: Bundle, found: Candidate) -> LocalEngine:
     return engine
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_probes() -> None:
+    """Here all of them are drawn."""
+
+
 @pytest.fixture(scope="module", params=PINS)
 def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[LocalEngine]:
     bundle = verify(folder)
