@@ -34,6 +34,7 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=settings.port,
         workers=settings.workers,
+        timeout_worker_healthcheck=60,  # loading torch on a busy machine takes longer than the 5 s before a restart
         access_log=False,
         log_level="warning",
     )

@@ -4,19 +4,19 @@ This module runs in our environment, the servers in theirs.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
 from json import dumps
 from pathlib import Path
 from socket import create_connection
 
+from benchmarks.peers.processes import end, seconds_spent
 from benchmarks.serving.load import get, post
 from benchmarks.serving.servers import free_port
 
@@ -25,7 +25,6 @@ ENVIRONMENTS = ROOT / ".venv-peers"
 REQUIREMENTS = Path(__file__).parent / "requirements"
 READY_LIMIT_S = 180.0
 CALM_CORES = 0.3
-END_LIMIT_S = 20.0
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -36,9 +35,9 @@ class Peer:
     Attributes:
         name: Of the framework's distribution, and of the file in `requirements/`.
         asked: Makes the request for n pictures from a seed on.
-        workers: Processes that run the generator; torch's threads are shared out among them. One per core is the default:
-            each of them encodes one picture at a time, and two OpenMP threads wait for each other at every layer
-            while HTTP and the load want the cores too (design/PERFORMANCE.md: 760 images/s fell to 190).
+        workers: Processes that run the generator; torch's threads are shared out among them. One per core: each of them
+            encodes one picture at a time, and OpenMP threads wait for each other at every layer while HTTP and the
+            load want the cores too (760 images/s of one process with two threads fell to 190 beside other work).
         settings: Further environment variables.
     """
 
@@ -150,10 +149,10 @@ def running(peer: Peer, bundle: Path) -> Iterator[int]:
             )
         try:
             _await_ready(peer, process, port, log)
-            _await_calm(process)
+            _await_calm(process.pid)
             yield port
         finally:
-            _end(process)
+            end(process)
 
 
 def _await_ready(peer: Peer, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
@@ -174,19 +173,15 @@ def _await_ready(peer: Peer, process: "subprocess.Popen[bytes]", port: int, log:
     )
 
 
-def _await_calm(process: "subprocess.Popen[bytes]") -> None:
+def _await_calm(pid: int) -> None:
     """Wait until a server does next to nothing: one worker answers while the others may still be loading."""
     deadline = time.monotonic() + READY_LIMIT_S
-    spent = _seconds_spent(process)
+    spent = seconds_spent(pid)
     while time.monotonic() < deadline:
         time.sleep(1.0)
-        before, spent = spent, _seconds_spent(process)
+        before, spent = spent, seconds_spent(pid)
         if spent - before < CALM_CORES:
             return
-
-
-def _seconds_spent(process: "subprocess.Popen[bytes]") -> float:
-    return sum(member.ticks for member in _family(process.pid).values()) / os.sysconf("SC_CLK_TCK")
 
 
 def ask(port: int, request: bytes, timeout_s: float = 60.0) -> tuple[int, str, bytes]:
@@ -200,56 +195,3 @@ def ask(port: int, request: bytes, timeout_s: float = 60.0) -> tuple[int, str, b
 
 def _tail(text: str, lines: int = 30) -> str:
     return "\n".join(text.strip().splitlines()[-lines:])
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a server with all that it started: some leave its group, and Ray's daemons outlive it."""
-    family = _family(process.pid)
-    _signal_group(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(END_LIMIT_S)
-    _signal_group(process.pid, signal.SIGKILL)
-    process.wait()
-    now = _processes()
-    for pid, before in family.items():
-        if pid in now and now[pid].started == before.started:  # the same process, not a new one of that number
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, number)
-
-
-@dataclass(frozen=True, slots=True)
-class _Process:
-    parent: int
-    session: int
-    started: str
-    ticks: int
-
-
-def _family(pid: int) -> dict[int, _Process]:
-    """Return the processes that descend from `pid` or are of its session, with it."""
-    everyone = _processes()
-    found = {pid}
-    while True:
-        more = {other for other, facts in everyone.items() if facts.parent in found or facts.session == pid} - found
-        if not more:
-            return {member: everyone[member] for member in found if member in everyone}
-        found |= more
-
-
-def _processes() -> dict[int, _Process]:
-    """Return the machine's processes, from /proc; none where there is no /proc."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()  # the name before it may hold anything
-        except OSError:
-            continue  # it has ended
-        found[int(path.parent.name)] = _Process(
-            parent=int(fields[1]), session=int(fields[3]), started=fields[19], ticks=int(fields[11]) + int(fields[12])
-        )
-    return found

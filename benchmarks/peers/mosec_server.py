@@ -1,8 +1,8 @@
 """mosec: a Rust front with dynamic batching, Python processes behind it.
 
 Asked by POST: mosec knows no other method for inference. The media type belongs to a route and not to an answer, so
-that several pictures are labelled image/png too. One stage draws and encodes, with a
-process for each core that take batches from one queue: a stage more would copy the pixels between processes.
+that several pictures are labelled image/png too. One stage draws and encodes, in a process for each core, which take
+batches from one queue: a stage more would copy the pixels between processes.
 """
 
 import json

@@ -1,8 +1,7 @@
-"""Ray Serve: `serve.batch` in a replica, in what its documentation calls high-throughput mode.
+"""Ray Serve: `serve.batch`, in what its documentation calls high-throughput mode.
 
-That is HAProxy in front instead of a Python proxy, and replicas that answer HTTP themselves. Drawing and encoding have a
-thread, so that the replica's event loop can gather the next batch meanwhile. A replica for each core, which each batch
-for themselves.
+That is HAProxy in front instead of a Python proxy, and replicas that answer HTTP themselves: one for each core, which
+gathers batches of its own. Drawing and encoding have a thread, so that its event loop goes on meanwhile.
 """
 
 import asyncio
