@@ -5,8 +5,9 @@ meet at every layer; beside other work on the machine that fell from 160 to 20 i
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
 
+
+WIDE_VALUES = 4_000_000  # their update waits for memory longer than threads wait for each other
 
 # glibc's mallopt: what is freed stays with the process, for the next step allocates the same again.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -61,12 +64,29 @@ class ShardPool:
         for wave in (shards[start : start + self.num_threads] for start in range(0, len(shards), self.num_threads)):
             for gradients, other in self.map(function, wave):
                 others.append(other)
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    _add(parameter, gradient)
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.div_(len(shards))
+                with self.all_threads(parameters):
+                    for parameter, gradient in zip(parameters, gradients, strict=True):
+                        _add(parameter, gradient)
+        with self.all_threads(parameters):
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad.div_(len(shards))
         return others
+
+    @contextmanager
+    def all_threads(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+        """Let the caller's own operations on parameters take all threads, where these are so many that it pays.
+
+        Element by element, so that the bits are the same.
+        """
+        if self.num_threads == 1 or sum(parameter.numel() for parameter in parameters) < WIDE_VALUES:
+            yield
+            return
+        torch.set_num_threads(self.num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(1)
 
     def close(self) -> None:
         """End the threads."""

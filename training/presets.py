@@ -126,7 +126,8 @@ PRESETS = {
         _classic("mlp-lsgan", "mlp-lsgan", loss="lsgan", mse=1e-4),
         _classic("dcgan64", "dcgan64", l2=1e-4),
         _classic("gen7", "gen7", loss="lsgan", l1=1e-6, l2=1e-5),
-        _classic("mlp-bn", "mlp-bn"),
+        # 23 million weights: a step costs as much for 256 pictures as for 64, since it waits for memory.
+        _classic("mlp-bn", "mlp-bn", batch_size=256, learning_rate=(4e-4, 4e-4)),
         # The settings of PyTorch's examples, to be compared with (benchmarks/training/dcgan.py).
         replace(_classic("dcgan", "dcgan"), preset="dcgan"),
         # Chosen among those of benchmarks/training/settings.py; a learning rate of 2e-3 dies within 400 steps.

@@ -193,19 +193,22 @@ class Trainer:
             self.d_parameters, lambda shard: self._discriminator_gradients(shard, gamma, label_weight), shards
         )
         self._average_gradients(self.d_parameters)
-        self.d_optimiser.step()
+        with self.pool.all_threads(self.d_parameters):
+            self.d_optimiser.step()
         g_values = self.pool.set_mean_gradients(
             self.g_parameters, lambda shard: self._generator_gradients(shard, label_weight), shards
         )
         self._average_gradients(self.g_parameters)
-        self.g_optimiser.step()
+        with self.pool.all_threads(self.g_parameters):
+            self.g_optimiser.step()
 
         self.nimg += config.batch_size
         self.steps += 1
         if self.steps % self.sync_every == 0:
             self.synchronise()
         decay = schedules.ema_decay(self.nimg, config.batch_size, config.ema_halflife_kimg)
-        update_ema(self.generator_ema, self.generator, decay)
+        with self.pool.all_threads(self.g_parameters):
+            update_ema(self.generator_ema, self.generator, decay)
         d_loss, *penalties, gap = torch.stack(d_values).mean(dim=0).tolist()
         self.penalties = penalties if penalised else self.penalties
         g_loss = torch.stack(g_values).mean().item()
