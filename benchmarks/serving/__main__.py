@@ -133,7 +133,8 @@ def main() -> None:
         f"{N}. Vitrine answers n = {N} with a contact sheet, or with {N} files in JSON, the others with {N} files; the "
         "limit has neither requests nor answers"
     )
-    store(Result("serving", "Pictures per second", how, facts, lines, verdicts), options)
+    name = "serving" if len(options.models) == len(BARS) else f"serving-{'-'.join(options.models)}"
+    store(Result(name, "Pictures per second", how, facts, lines, verdicts), options)
 
 
 def _bundle(model: str, models_dir: Path) -> Path:

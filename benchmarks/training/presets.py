@@ -53,7 +53,7 @@ def main() -> None:
     sets = {28: datasets.load(options.data28), 64: datasets.load(options.data64)}
     paths = {28: options.data28, 64: options.data64}
     threads = options.threads or len(os.sched_getaffinity(0))
-    kept = _stored_rows() if options.only else []
+    kept, kept_floors = _stored() if options.only else ([], [])
     rows: list[Row] = []
     floors: list[Row] = []
     for side, data in sets.items():
@@ -67,9 +67,10 @@ def main() -> None:
             print(json.dumps(asdict(row)), flush=True)
             _store(rows, [*floors, _floor(data.name, evaluation)], options.minutes, threads)
         if evaluation is None:
-            floors += _stored_floors(data.name)
+            floors += [floor for floor in kept_floors if floor.data == data.name]
         else:
             floors.append(_floor(data.name, evaluation))
+    _store(rows, floors, options.minutes, threads)
 
 
 def _runs(side: int, only: Sequence[str] | None) -> list[tuple[str, TrainConfig]]:
@@ -93,15 +94,11 @@ def _train(
     return Row(name, data.name, start.fcd, found), evaluation
 
 
-def _stored_rows() -> list[Row]:
-    """Return the rows of the table that is there, with the commit that they were run at."""
+def _stored() -> tuple[list[Row], list[Row]]:
+    """Return the rows of the table that is there, with the commit that they were run at, and its floors."""
     facts = json.loads((RESULTS / "presets.json").read_text(encoding="utf-8"))
-    return [_row(row, row.get("commit") or facts["commit"]) for row in facts["rows"]]
-
-
-def _stored_floors(data: str) -> list[Row]:
-    facts = json.loads((RESULTS / "presets.json").read_text(encoding="utf-8"))
-    return [_row(row, "") for row in facts["floors"] if row["data"] == data]
+    rows = [_row(row, row.get("commit") or facts["commit"]) for row in facts["rows"]]
+    return rows, [_row(row, "") for row in facts["floors"]]
 
 
 def _row(row: dict[str, Any], commit: str) -> Row:

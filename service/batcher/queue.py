@@ -1,12 +1,20 @@
 """Who is next: the more urgent first, and among equals one item per request in rotation.
 
-So a request for 64 pictures cannot hold up one for a single picture: that one has its turn in the next batch.
+So a request for 64 pictures cannot hold up one for a single picture: that one has its turn in the next batch. Since it
+would still wait for full batches to end, and then for its own, two things are done while small requests come beside
+large ones: every other batch is of small requests only, and the others are an eighth as large.
 """
 
-from collections import OrderedDict
+import math
+from collections import OrderedDict, deque
 from typing import Generic
 
 from service.batcher.ticket import LEAST_URGENT, Item, Result, Ticket
+
+SMALL_ITEMS = 4  # of a request that shall not wait for full batches
+FEWEST_ITEMS = 16  # of a batch that is worth dividing
+PART = 8
+SMALL_COME_S = 0.5  # after a small request, more are expected for so long
 
 
 class FairQueue(Generic[Item, Result]):
@@ -15,6 +23,9 @@ class FairQueue(Generic[Item, Result]):
     def __init__(self) -> None:
         self._levels: list[OrderedDict[Ticket[Item, Result], None]] = [OrderedDict() for _ in range(LEAST_URGENT + 1)]
         self._waiting = 0
+        self._large = [0] * (LEAST_URGENT + 1)  # requests with more items, by level
+        self._mixed_last = True
+        self._small_came = -math.inf
 
     def __len__(self) -> int:
         """Return the number of waiting items."""
@@ -24,14 +35,18 @@ class FairQueue(Generic[Item, Result]):
         """Put a new request's items at the end of its level."""
         self._levels[ticket.urgency][ticket] = None
         self._waiting += ticket.waiting
+        if _is_large(ticket):
+            self._large[ticket.urgency] += 1
+        else:
+            self._small_came = ticket.arrived
 
     def withdraw(self, ticket: Ticket[Item, Result]) -> bool:
         """Take a request's waiting items out; tell whether there were any."""
         level = self._levels[ticket.urgency]
         if ticket not in level:
             return False
-        del level[ticket]
         self._waiting -= ticket.waiting
+        self._leave(ticket)
         return True
 
     def take(self, limit: int, now: float) -> tuple[list[tuple[Ticket[Item, Result], int]], list[Ticket[Item, Result]]]:
@@ -46,9 +61,16 @@ class FairQueue(Generic[Item, Result]):
         """
         batch: list[tuple[Ticket[Item, Result], int]] = []
         dead: list[Ticket[Item, Result]] = []
-        for level in self._levels:
-            while level and len(batch) < limit:
-                ticket = next(iter(level))
+        for urgency, level in enumerate(self._levels):
+            if len(batch) == limit:
+                break
+            small_alone = False
+            if not batch and self._large[urgency] and limit >= FEWEST_ITEMS and now - self._small_came < SMALL_COME_S:
+                small_alone = self._is_turn_of_small(urgency)
+                limit = limit if small_alone else limit // PART
+            turns = deque(ticket for ticket in level if not (small_alone and _is_large(ticket)))
+            while turns and len(batch) < limit:
+                ticket = turns.popleft()
                 if ticket.future.done() or ticket.deadline <= now:
                     self.withdraw(ticket)
                     dead.append(ticket)
@@ -57,10 +79,24 @@ class FairQueue(Generic[Item, Result]):
                 ticket.taken += 1
                 self._waiting -= 1
                 if ticket.waiting:
+                    turns.append(ticket)
                     level.move_to_end(ticket)
                 else:
-                    del level[ticket]
+                    self._leave(ticket)
+            if small_alone and batch:
+                break
         return batch, dead
+
+    def _is_turn_of_small(self, urgency: int) -> bool:
+        """Say whether the next batch is of small requests only: every other one, where there are both kinds."""
+        if self._large[urgency] == len(self._levels[urgency]):
+            return False
+        self._mixed_last = not self._mixed_last
+        return not self._mixed_last
+
+    def _leave(self, ticket: Ticket[Item, Result]) -> None:
+        del self._levels[ticket.urgency][ticket]
+        self._large[ticket.urgency] -= _is_large(ticket)
 
     def ahead_of(self, size: int, urgency: int) -> int:
         """Return how many waiting items have their turn before the last item of a new request of that size.
@@ -69,3 +105,7 @@ class FairQueue(Generic[Item, Result]):
         """
         more_urgent = sum(ticket.waiting for level in self._levels[:urgency] for ticket in level)
         return more_urgent + sum(min(ticket.waiting, size) for ticket in self._levels[urgency])
+
+
+def _is_large(ticket: Ticket[Item, Result]) -> bool:
+    return len(ticket.items) > SMALL_ITEMS

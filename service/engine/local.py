@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 from service.engine.devices import answers, batch_sizes, is_out_of_memory
 from service.engine.exactness import drawn, exact_sizes, probes
 from service.engine.golden import check_golden
-from service.engine.protocol import EngineStatus, Pixels
+from service.engine.protocol import EngineStatus, Pixels, T
 from service.engine.styles import StyleMaker
 from service.generator import Generator
 from service.manifest import Manifest
@@ -80,14 +81,23 @@ class LocalEngine:
             self.workers, f"engine-{manifest.name}", initializer=torch.set_num_threads, initargs=(torch_threads,)
         )
 
-    async def generate(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
-        """Return one picture per sample, uint8 (H, W, C), in order.
+    @overload
+    async def generate(self, samples: Sequence[Sample]) -> Sequence[Pixels]: ...
+
+    @overload
+    async def generate(self, samples: Sequence[Sample], finish: Callable[[Sequence[Pixels]], T]) -> T: ...
+
+    async def generate(
+        self, samples: Sequence[Sample], finish: Callable[[Sequence[Pixels]], T] | None = None
+    ) -> Sequence[Pixels] | T:
+        """Return one picture per sample, uint8 (H, W, C), in order; or what `finish` makes of them.
 
         Args:
             samples: At most `max_batch_size`.
+            finish: Called by the engine thread.
 
         Returns:
-            Pictures.
+            Pictures, or what `finish` returned.
 
         Raises:
             ValueError: If there are too many.
@@ -96,7 +106,7 @@ class LocalEngine:
         with self._lock:
             self._running += 1
         try:
-            batch = self._pool.submit(self._run, samples)
+            batch = self._pool.submit(self._run_and_finish, samples, finish)
         except RuntimeError:
             self._ended(None)
             raise
@@ -152,6 +162,12 @@ class LocalEngine:
     def _pixels(self, w: Tensor) -> Pixels:
         pixels: Pixels = self._generator.synthesis(w).cpu().numpy()
         return pixels
+
+    def _run_and_finish(
+        self, samples: Sequence[Sample], finish: Callable[[Sequence[Pixels]], T] | None
+    ) -> Sequence[Pixels] | T:
+        pixels = self._run(samples)
+        return pixels if finish is None else finish(pixels)
 
     def _run(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
         try:

@@ -1,8 +1,8 @@
 """What the rest of the service asks of an engine, whatever it runs on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from service.sample import Sample
 
 Pixels = NDArray[np.uint8]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,19 @@ class Engine(Protocol):
     def workers(self) -> int:
         """Calls that can run at the same time."""
 
-    async def generate(self, samples: Sequence[Sample]) -> Sequence[Pixels]:
-        """Return one picture per sample, uint8 (H, W, C), in order.
+    @overload
+    async def generate(self, samples: Sequence[Sample]) -> Sequence[Pixels]: ...
+
+    @overload
+    async def generate(self, samples: Sequence[Sample], finish: Callable[[Sequence[Pixels]], T]) -> T: ...
+
+    async def generate(
+        self, samples: Sequence[Sample], finish: Callable[[Sequence[Pixels]], T] | None = None
+    ) -> Sequence[Pixels] | T:
+        """Return one picture per sample, uint8 (H, W, C), in order; or what `finish` makes of them.
+
+        `finish` is called where the pictures were drawn, so that what follows at once costs no way through the event
+        loop.
 
         Raises `ValueError` for more than `max_batch_size`, `MemoryError` if they do not fit into the device's memory,
         and whatever the device raises.

@@ -962,3 +962,34 @@ async def test_request_that_ends_while_its_batch_is_halved_is_not_run_again() ->
         go_on.set()
         assert await stays == "A"
     assert batches == ["ab", "a"]
+
+
+async def test_small_requests_do_not_wait_for_full_batches() -> None:
+    """While they come beside large ones, every other batch is theirs alone, and the others are an eighth as large."""
+    backend, clock = Backend(), Clock()
+    large = "abcdefghijklmnopqrstuvwx"
+    async with batching(backend, max_batch_size=16, max_queue=64, clock=clock) as batcher:
+        tasks = [await occupy(batcher), submit(batcher, large), submit(batcher, "Y"), submit(batcher, "Z")]
+        for _ in range(4):
+            await settle()
+            backend.calls[-1].succeed()
+        await settle()
+        assert backend.batches[1:5] == ["YZ", "ab", "cd", "ef"]
+        clock.now += 1
+        for _ in range(3):
+            backend.calls[-1].succeed()
+            await settle()
+        assert backend.batches[5:] == ["ghijklmnopqrstuv", "wx"], "nobody has come for a while"
+        await asyncio.gather(*tasks)
+
+
+async def test_large_requests_alone_fill_their_batches() -> None:
+    """Nothing is divided where there is nobody to be spared."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=16, max_queue=64) as batcher:
+        tasks = [submit(batcher, "abcdefghijklmnop"), submit(batcher, "qrstu")]
+        for _ in range(2):
+            await settle()
+            backend.calls[-1].succeed()
+        await asyncio.gather(*tasks)
+        assert sorted(map(len, backend.batches)) == [5, 16]

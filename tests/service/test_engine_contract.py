@@ -1,6 +1,7 @@
 """What every engine must do, whatever it runs on; a new one adds a line to `ENGINES`."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -69,10 +70,29 @@ async def test_pictures_come_in_order_and_in_the_models_form(engine: Engine, bun
 async def test_batches_at_the_same_time_do_not_meet(engine: Engine) -> None:
     """More calls than workers, of all sizes: each has the bytes that it has alone."""
     batches = [some(1 + number % MAX_BATCH, number) for number in range(12)]
-    together = await asyncio.gather(*map(engine.generate, batches))
+    together = await asyncio.gather(*(engine.generate(batch) for batch in batches))
     for batch, pictures in zip(batches, together, strict=True):
         for alone, picture in zip(await engine.generate(batch), pictures, strict=True):
             np.testing.assert_array_equal(alone, picture)
+    await engine.drain()
+
+
+async def test_what_follows_is_done_where_pictures_were_drawn(engine: Engine) -> None:
+    """`finish` gets the pictures of its call, away from the event loop, and what it returns or raises is the answer."""
+
+    def finish(pictures: Sequence[Pixels]) -> tuple[int, list[bytes]]:
+        return threading.get_ident(), [picture.tobytes() for picture in pictures]
+
+    thread, files = await engine.generate(some(3), finish)
+    assert thread != threading.get_ident()
+    assert files == [picture.tobytes() for picture in await engine.generate(some(3))]
+
+    def fail(pictures: Sequence[Pixels]) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await engine.generate(some(1), fail)
+    assert engine.status().failure is None
     await engine.drain()
 
 

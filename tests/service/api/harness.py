@@ -92,12 +92,15 @@ class FakeEngine:
         self.failure: str | None = None
         self.closed = False
 
-    async def generate(self, samples: Sequence[Sample]) -> Sequence[np.ndarray]:
+    async def generate(
+        self, samples: Sequence[Sample], finish: Callable[[Sequence[np.ndarray]], Any] | None = None
+    ) -> Any:
         self.batches.append(samples)
         await self.open.wait()
         if self.error is not None:
             raise self.error
-        return [np.full(self.shape, sample.label, np.uint8) for sample in samples]
+        pictures = [np.full(self.shape, sample.label, np.uint8) for sample in samples]
+        return pictures if finish is None else finish(pictures)
 
     def status(self) -> EngineStatus:
         return EngineStatus("fake", 0, tuple(range(1, self.max_batch_size + 1)), self.failure)
