@@ -25,13 +25,11 @@ class Known:
         etag: Its validator, by which the cache knows the body.
         headers: Those of a 200, but for what is of one answer: length, timing, id.
         not_modified: Those of a 304.
-        route: What was called, for logs and metrics.
     """
 
     etag: str
     headers: RawHeaders
     not_modified: RawHeaders
-    route: Any
 
 
 class KnownAnswers:
@@ -43,17 +41,17 @@ class KnownAnswers:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._answers: OrderedDict[Key, tuple[Known, int]] = OrderedDict()
+        self._answers: OrderedDict[Key, tuple[Known, Any, int]] = OrderedDict()
         self._num_bytes = 0
 
-    def find(self, scope: Scope) -> Known | None:
-        """Return what a request asks for, if it was asked for before."""
+    def find(self, scope: Scope) -> tuple[Known, Any] | None:
+        """Return what a request asks for, and the route that answered it, if it was asked for before."""
         key = _key(scope)
         entry = self._answers.get(key)
         if entry is None:
             return None
         self._answers.move_to_end(key)
-        return entry[0]
+        return entry[:2]
 
     def keep(self, scope: Scope, known: Known) -> None:
         """Remember what a request asks for."""
@@ -61,10 +59,10 @@ class KnownAnswers:
         size = sum(map(len, key)) + OVERHEAD_BYTES
         if size > MAX_TARGET_BYTES + OVERHEAD_BYTES or size > self._max_bytes or key in self._answers:
             return
-        self._answers[key] = known, size
+        self._answers[key] = known, scope.get("route"), size
         self._num_bytes += size
         while self._num_bytes > self._max_bytes:
-            self._num_bytes -= self._answers.popitem(last=False)[1][1]
+            self._num_bytes -= self._answers.popitem(last=False)[1][2]
 
     def forget(self) -> None:
         """Forget everything, because names may now mean other models."""

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, urlencode
 
@@ -54,6 +55,7 @@ def qualities(accept: str) -> dict[str, float]:
     return ranges
 
 
+@lru_cache(1024)  # clients send few kinds of headers; one that varies them only pays for itself
 def represent(accept: str | None, explicit: str | None, formats: tuple[str, ...]) -> Representation:
     """Choose the answer's representation.
 

@@ -28,17 +28,18 @@ class Shortcut:
         if found is None:
             await self._app(scope, receive, send)
             return
+        known, route = found
         given = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
-        if given is not None and negotiation.matches(given.decode("latin-1"), found.etag):
-            scope["route"] = found.route
-            await send({"type": "http.response.start", "status": 304, "headers": found.not_modified})
+        if given is not None and negotiation.matches(given.decode("latin-1"), known.etag):
+            scope["route"] = route
+            await send({"type": "http.response.start", "status": 304, "headers": known.not_modified})
             await send({"type": "http.response.body", "body": b""})
             return
-        body = self._cache.find(found.etag)
+        body = self._cache.find(known.etag)
         if body is None:
             await self._app(scope, receive, send)
             return
-        scope["route"] = found.route
-        headers = [*found.headers, _TIMING, (b"content-length", str(len(body)).encode())]
+        scope["route"] = route
+        headers = [*known.headers, _TIMING, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

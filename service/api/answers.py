@@ -16,6 +16,7 @@ from service.services import Services
 
 TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 KEPT_TIMING = 'cache;desc="hit", queue;dur=0, forward;dur=0, encode;dur=0'
+KEPT_BY_304 = ("ETag", "Cache-Control", "Content-Location", "Vary")
 EXPOSED_HEADERS = (
     "ETag",
     "Content-Location",
@@ -64,27 +65,32 @@ async def cacheable(
         ClientLeft: If the client left.
     """
     key = headers["ETag"]
-    unchanged = not_modified(headers)
-    whole = [*_raw(headers), (b"content-type", media_type.encode())]
-    services.known.keep(request.scope, Known(key, whole, list(unchanged.raw_headers), request.scope["route"]))
+    known = Known(
+        key, _raw(headers, media_type), _raw({name: headers[name] for name in KEPT_BY_304 if name in headers})
+    )
+    services.known.keep(request.scope, known)
     if negotiation.matches(request.headers.get("if-none-match"), key):
-        return unchanged
-
-    def answer(body: bytes, timing: str) -> Response:
-        return Response(body, 200, {**headers, "Server-Timing": timing}, media_type)
+        return not_modified(headers)
 
     def made(timeout_s: float) -> Awaitable[tuple[bytes, str]]:
         return make(replace(terms, timeout_s=timeout_s))
 
     kept = services.cache.find(key)
     if kept is not None:
-        return answer(kept, KEPT_TIMING)
+        return _file(kept, KEPT_TIMING, known)
     work = services.cache.get(key, made, timeout_s=terms.timeout_s, urgency=terms.urgency)
-    return answer(*await while_connected(request, work))
+    return _file(*await while_connected(request, work), known)
 
 
-def _raw(headers: Mapping[str, str]) -> RawHeaders:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+def _raw(headers: Mapping[str, str], media_type: str | None = None) -> RawHeaders:
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    return raw if media_type is None else [*raw, (b"content-type", media_type.encode())]
+
+
+def _file(body: bytes, timing: str, known: Known) -> Response:
+    response = Response(body)
+    response.raw_headers = [*known.headers, (b"server-timing", timing.encode()), *response.raw_headers]
+    return response
 
 
 def server_timing(timing: BatchTiming, encode_s: float) -> str:
@@ -136,8 +142,7 @@ def provenance(model: ServedModel, order: Order) -> dict[str, str]:
 
 def not_modified(headers: Mapping[str, str]) -> Response:
     """Return a 304 with the headers that a 200 would have had (RFC 9110, section 15.4.5)."""
-    kept = ("ETag", "Cache-Control", "Content-Location", "Vary")
-    return Response(status_code=304, headers={name: headers[name] for name in kept if name in headers})
+    return Response(status_code=304, headers={name: headers[name] for name in KEPT_BY_304 if name in headers})
 
 
 def link_parameters(model: ServedModel, order: Order, look: Mapping[str, object]) -> dict[str, object]:
