@@ -10,12 +10,26 @@ def book(waitlist: Waitlist, key: object, now: float = 0.0, *, free_in_s: float 
 
 
 def test_each_is_given_a_time_of_its_own() -> None:
-    """The first when the queue is worked off, the others at half of the rate at which it drains."""
+    """The first when the queue is worked off, the others at half of the rate at which it drains, if half return."""
     waitlist = Waitlist()
-    assert [book(waitlist, key) for key in "abcd"] == [2, 4, 6, 8]
+    assert [book(waitlist, key) for key in "abcd"] == [2, 3, 4, 5]
     assert book(waitlist, "e", now=100) == 2, "a list that has run dry begins anew"
-    assert book(waitlist, "f", now=100, free_in_s=0) == 4
     assert book(Waitlist(), "a", free_in_s=0.01) == 1, "never zero"
+
+
+def test_those_who_never_return_are_not_waited_for() -> None:
+    """And those who always do are."""
+    waitlist, now = Waitlist(), 0.0
+    for number in range(500):
+        book(waitlist, number, now)
+        now += 100
+    assert [book(waitlist, key, now) for key in "abcd"] == [2, 3, 3, 3], "a wait that is nearly nothing is rounded up"
+    for number in range(500):
+        now += 100
+        wait_s = book(waitlist, number, now)
+        assert waitlist.claim(number, now + wait_s)
+    now += 100
+    assert [book(waitlist, key, now) for key in "abcd"] == [2, 4, 6, 8]
 
 
 def test_place_is_taken_once_and_in_time() -> None:
@@ -34,7 +48,7 @@ def test_who_asks_again_too_early_keeps_the_place() -> None:
     waitlist = Waitlist()
     assert [book(waitlist, "a", now) for now in (0.0, 0.5, 1.5)] == [2, 2, 1]
     assert len(waitlist) == 1
-    assert book(waitlist, "b") == 4
+    assert book(waitlist, "b") == 3
     assert waitlist.claim("a", 2.0)
 
 
@@ -45,7 +59,7 @@ def test_places_that_nobody_takes_are_forgotten() -> None:
         book(waitlist, key)
     assert book(waitlist, "d", now=50) == 2
     assert len(waitlist) == 1
-    assert book(waitlist, "a", now=50) == 4
+    assert book(waitlist, "a", now=50) == 3
 
 
 @pytest.mark.parametrize("key", [None, "late"])
