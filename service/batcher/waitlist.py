@@ -20,10 +20,10 @@ RETURNING_AT_FIRST, WEIGHT = 0.5, 0.01  # the share of those who come back, and 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """When a request shall come again, and the seconds that its items take."""
+    """When a request shall come again, and the seconds that its items take, times how likely it was to come."""
 
     due: float
-    items_s: float
+    expected_s: float
 
 
 class Waitlist:
@@ -32,7 +32,7 @@ class Waitlist:
     def __init__(self) -> None:
         self._places: dict[Hashable, Place] = {}
         self._booked: deque[tuple[Hashable, Place]] = deque()  # about in the order of their times
-        self._items_s = 0.0  # of all places
+        self._expected_s = 0.0  # of all places
         self._returning = RETURNING_AT_FIRST
 
     def __len__(self) -> int:
@@ -52,14 +52,14 @@ class Waitlist:
         place = self._places.get(key)
         if place is not None and place.due > now:
             return max(1, math.ceil(place.due - now))
-        wait_s = max(1, math.ceil(free_in_s + self._items_s * self._returning / SHARE))
+        wait_s = max(1, math.ceil(free_in_s + self._expected_s / SHARE))
         if wait_s > LONGEST_S:
             return LONGEST_S
         if key is not None and len(self._booked) < MAX_PLACES:
             self._leave(key)
-            place = self._places[key] = Place(now + wait_s, items_s)
+            place = self._places[key] = Place(now + wait_s, items_s * self._returning)
             self._booked.append((key, place))
-            self._items_s += items_s
+            self._expected_s += place.expected_s
         return wait_s
 
     def has(self, key: Hashable, now: float) -> bool:
@@ -85,4 +85,4 @@ class Waitlist:
     def _leave(self, key: Hashable) -> None:
         place = self._places.pop(key, None)
         if place is not None:
-            self._items_s -= place.items_s
+            self._expected_s -= place.expected_s
