@@ -192,10 +192,13 @@ class ServedModel:
         return drawn
 
     def refusal(self, key: Hashable) -> errors.Overloaded | None:
-        """Refuse a request for one picture whose queue is full; `None` if it is to be tried.
+        """Refuse a request for a picture if the queue is full.
 
         Args:
             key: By which the request is known again.
+
+        Returns:
+            The answer; `None` if the request is to be tried.
         """
         retry_after_s = self.batcher.refusal_s(key)
         if retry_after_s is None:

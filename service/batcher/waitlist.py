@@ -40,13 +40,16 @@ class Waitlist:
         return len(self._places)
 
     def book(self, key: Hashable, now: float, *, free_in_s: float, items_s: float) -> int:
-        """Return after how many seconds a refused request shall come again, and keep a place for it then.
+        """Keep a place for a refused request.
 
         Args:
             key: By which it will be known again; `None`: it gets no place.
             now: The time.
             free_in_s: Seconds until what is queued now has been worked off.
             items_s: Seconds that its items take.
+
+        Returns:
+            Seconds after which it shall come again.
         """
         self._forget_late(now)
         place = self._places.get(key)

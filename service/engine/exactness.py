@@ -47,13 +47,16 @@ def drawn(draw: Draw, w: Tensor, batch: int) -> Pixels:
 
 
 def exact_sizes(draw: Draw, w: Tensor, expected: Pixels, sizes: Sequence[int]) -> set[int]:
-    """Return the sizes in which styles are drawn as expected.
+    """Find the batch sizes that change nothing.
 
     Args:
         draw: Draws a batch.
         w: Styles, at least as many as the largest size.
         expected: What they look like, uint8 (N, H, W, C).
         sizes: Sizes to try.
+
+    Returns:
+        Those in which the styles are drawn as expected.
     """
     return {size for size in sizes if _reproduces(draw, w, expected, size)}
 
