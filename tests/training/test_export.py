@@ -38,7 +38,8 @@ def test_bundle_holds_everything(tiny_models: Path) -> None:
 
     assert {file.name for file in folder.iterdir()} == FILES
     assert [entry.name for entry in folder.parent.iterdir()] == ["1"]
-    assert [entry.name for entry in tiny_models.iterdir()] == ["tiny"]
+    # Beside it, services of other tests may have noted how they run it.
+    assert [entry.name for entry in tiny_models.iterdir() if entry.name != ".variants.json"] == ["tiny"]
 
 
 def test_manifest_says_what_was_exported(tiny_models: Path) -> None:
