@@ -4,11 +4,22 @@ import torch
 
 
 def batch_sizes(max_batch_size: int, device: torch.device) -> tuple[int, ...]:
-    """Return the batch sizes that will run, ascending: every one on a CPU, powers of two and the largest on a GPU."""
+    """Return the batch sizes that will run, ascending; others are padded.
+
+    Each of them takes part of the start, when it is compared with the largest. So there are powers of two on a GPU,
+    where a few rows more cost little, and on a CPU every size up to 8, then every 2nd up to 16, every 4th up to 32 and
+    so on: less than a fifth of a batch is padding.
+    """
     if device.type == "cpu":
-        return tuple(range(1, max_batch_size + 1))
-    powers = {1 << exponent for exponent in range(max_batch_size.bit_length())}
-    return tuple(sorted({size for size in powers if size <= max_batch_size} | {max_batch_size}))
+        sizes = {size for size in range(1, max_batch_size + 1) if size % _step(size) == 0}
+    else:
+        sizes = {1 << exponent for exponent in range(max_batch_size.bit_length())}
+    return tuple(sorted({size for size in sizes if size <= max_batch_size} | {max_batch_size}))
+
+
+def _step(size: int) -> int:
+    """Return 1 up to 8, 2 up to 16, 4 up to 32 and so on."""
+    return 1 << max((size - 1).bit_length() - 3, 0)
 
 
 def choose_device(name: str) -> torch.device:

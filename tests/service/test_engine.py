@@ -432,6 +432,8 @@ def test_golden_picture_of_any_size_is_compared(height: int, width: int) -> None
     [
         ("cpu", 1, (1,)),
         ("cpu", 5, (1, 2, 3, 4, 5)),
+        ("cpu", 13, (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13)),
+        ("cpu", 40, (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40)),
         ("cuda", 1, (1,)),
         ("cuda", 16, (1, 2, 4, 8, 16)),
         ("cuda", 12, (1, 2, 4, 8, 12)),
@@ -439,7 +441,7 @@ def test_golden_picture_of_any_size_is_compared(height: int, width: int) -> None
     ],
 )
 def test_batch_sizes_of_a_device(device: str, max_batch_size: int, sizes: tuple[int, ...]) -> None:
-    """A CPU runs every size, a GPU powers of two and the largest."""
+    """A CPU runs every small size and some larger ones, a GPU powers of two, and both the largest."""
     assert batch_sizes(max_batch_size, torch.device(device)) == sizes
 
 
