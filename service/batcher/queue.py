@@ -64,6 +64,7 @@ class FairQueue(Generic[Item, Result]):
         for urgency, level in enumerate(self._levels):
             if len(batch) == limit:
                 break
+            dead += self._withdraw_dead(level, now)
             small_alone = False
             if not batch and self._large[urgency] and limit >= FEWEST_ITEMS and now - self._small_came < SMALL_COME_S:
                 small_alone = self._is_turn_of_small(urgency)
@@ -71,10 +72,6 @@ class FairQueue(Generic[Item, Result]):
             turns = deque(ticket for ticket in level if not (small_alone and _is_large(ticket)))
             while turns and len(batch) < limit:
                 ticket = turns.popleft()
-                if ticket.future.done() or ticket.deadline <= now:
-                    self.withdraw(ticket)
-                    dead.append(ticket)
-                    continue
                 batch.append((ticket, ticket.taken))
                 ticket.taken += 1
                 self._waiting -= 1
@@ -83,9 +80,16 @@ class FairQueue(Generic[Item, Result]):
                     level.move_to_end(ticket)
                 else:
                     self._leave(ticket)
-            if small_alone and batch:
+            if small_alone:
                 break
         return batch, dead
+
+    def _withdraw_dead(self, level: OrderedDict[Ticket[Item, Result], None], now: float) -> list[Ticket[Item, Result]]:
+        """Take out the requests that are too late or whose caller has left."""
+        dead = [ticket for ticket in level if ticket.future.done() or ticket.deadline <= now]
+        for ticket in dead:
+            self.withdraw(ticket)
+        return dead
 
     def _is_turn_of_small(self, urgency: int) -> bool:
         """Say whether the next batch is of small requests only: every other one, where there are both kinds."""

@@ -993,3 +993,18 @@ async def test_large_requests_alone_fill_their_batches() -> None:
             backend.calls[-1].succeed()
         await asyncio.gather(*tasks)
         assert sorted(map(len, backend.batches)) == [5, 16]
+
+
+async def test_small_request_that_is_too_late_holds_up_no_large_one() -> None:
+    """A batch of small requests only is not left empty because none of them is alive."""
+    backend, clock = Backend(), Clock()
+    async with batching(backend, max_batch_size=16, max_queue=64, clock=clock) as batcher:
+        first = await occupy(batcher)
+        large, late = submit(batcher, "abcdefgh"), submit(batcher, "Z", timeout_s=0.3)
+        await settle()
+        clock.now += 0.4
+        backend.calls[0].succeed()
+        await settle()
+        assert backend.batches[1:] == ["ab"]
+        for task in (first, large, late):
+            task.cancel()
