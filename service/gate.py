@@ -35,11 +35,12 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or hand it on."""
-        if scope["type"] == "http" and scope["method"] == "GET" and scope["path"].startswith(PREFIXES):
+        asked = scope["type"] == "http" and scope["method"] == "GET"
+        prefix = next((prefix for prefix in PREFIXES if scope["path"].startswith(prefix)), None) if asked else None
+        if prefix is not None:
             model = self._catalogue.find(_model_of(scope))
             refusal = model.refusal(key_of(scope)) if model is not None else None
             if refusal is not None:
-                prefix = next(prefix for prefix in PREFIXES if scope["path"].startswith(prefix))
                 scope["route"] = self._routes[prefix]
                 await problem_response(refusal, scope["vitrine.request_id"])(scope, receive, send)
                 return
