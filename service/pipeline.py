@@ -95,9 +95,6 @@ class ServedModel:
             sizes=lambda: engine.status().batch_sizes,
         )
         self.resolver = Resolver(bundle.manifest)
-        import os
-
-        self._encodes_where_drawn = os.environ.get("X_FIN", "1") == "1"
 
     @property
     def manifest(self) -> Manifest:
@@ -166,10 +163,7 @@ class ServedModel:
         samples = [piece.sample for piece in pieces]
         if all(piece.png_text is None for piece in pieces):
             return [Drawn(one) for one in await self.engine.generate(samples)]
-        encode = functools.partial(self._encode_batch, pieces)
-        if self._encodes_where_drawn:
-            return await self.engine.generate(samples, encode)
-        return await self._encoder.run(encode, await self.engine.generate(samples))
+        return await self.engine.generate(samples, functools.partial(self._encode_batch, pieces))
 
     def _encode_batch(self, pieces: Sequence[Piece], pixels: Sequence[Pixels]) -> list[Drawn]:
         """Encode what is wanted at once; if that fails, one by one, so that a picture's text fails it alone."""
