@@ -1,14 +1,18 @@
 """A verified bundle's generator: its protocol, and the only `torch.jit.load`, which runs code of the archive."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from service.bundle import Bundle, BundleError
+from service.lowering import detached, lower
 from service.manifest import GENERATOR_NAME, Manifest
 from service.operators import repacked
+
+LOWERED_FOR = 16  # pictures; what is packed for these is right for any number
 
 
 class Generator(Protocol):
@@ -29,22 +33,31 @@ class Generator(Protocol):
         """Return pixels for latents, labels and psi, float32 (N,)."""
 
 
-class ReducedGenerator:
-    """A generator whose synthesis computes in a shorter type; styles stay float32, since their errors would add up.
+class ComposedGenerator:
+    """A generator whose synthesis is another function, maybe in a shorter type.
+
+    Styles stay float32, since their errors would add up.
 
     Args:
-        generator: The generator in float32, for `mapping` and `w_avg`.
-        synthesis: Its copy in `dtype`.
-        dtype: The shorter type.
+        w_avg: As in `Generator`.
+        mapping: As in `Generator`.
+        synthesis: Takes styles in `dtype`.
+        dtype: What the synthesis computes in.
     """
 
-    def __init__(self, generator: Generator, synthesis: Generator, dtype: torch.dtype) -> None:
-        self.w_avg, self.mapping = generator.w_avg, generator.mapping
+    def __init__(
+        self,
+        w_avg: Tensor,
+        mapping: Callable[[Tensor, Tensor], Tensor],
+        synthesis: Callable[[Tensor], Tensor],
+        dtype: torch.dtype,
+    ) -> None:
+        self.w_avg, self.mapping = w_avg, mapping
         self._synthesis, self._dtype = synthesis, dtype
 
     def synthesis(self, w: Tensor) -> Tensor:
         """Return pixels, uint8 (N, H, W, C), for w, float32 (N, num_ws, w_dim)."""
-        return self._synthesis.synthesis(w.to(self._dtype))
+        return self._synthesis(w.to(self._dtype))
 
     def __call__(self, z: Tensor, label: Tensor, truncation_psi: Tensor) -> Tensor:
         """Return pixels, uint8 (N, H, W, C), for latents, labels and psi, float32 (N,)."""
@@ -57,6 +70,8 @@ def load(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.channels_last,
+    *,
+    packed: bool = False,
 ) -> Generator:
     """Load a verified bundle's generator and check its methods, shapes and types on two rows.
 
@@ -65,6 +80,7 @@ def load(
         device: Where the generator shall lie.
         dtype: What its synthesis computes in.
         memory_format: How its weights lie in memory, which activations follow.
+        packed: Lower the synthesis (`service.lowering`); on a CPU only.
 
     Returns:
         The generator, frozen.
@@ -77,9 +93,12 @@ def load(
         if hashlib.sha256(content).hexdigest() != bundle.manifest.files[GENERATOR_NAME].sha256:
             raise BundleError(f"{GENERATOR_NAME} has changed since it was verified")
         generator = _frozen(content, device, torch.float32, memory_format, ["mapping", "synthesis", "w_avg"])
-        if dtype != torch.float32:
-            synthesis = _frozen(content, device, dtype, memory_format, ["synthesis"])
-            generator = ReducedGenerator(generator, synthesis, dtype)
+        if packed or dtype != torch.float32:
+            synthesis = _frozen(content, device, dtype, memory_format, ["synthesis"]).synthesis
+            w_shape = (LOWERED_FOR, bundle.manifest.num_ws, bundle.manifest.w_dim)
+            example = torch.zeros(w_shape, dtype=dtype, device=device)
+            function = lower(synthesis, example) if packed else detached(synthesis)
+            generator = ComposedGenerator(generator.w_avg, detached(generator.mapping), function, dtype)
     except (RuntimeError, ValueError, OSError, AttributeError) as error:
         raise BundleError(f"{GENERATOR_NAME} does not load: {str(error).strip().splitlines()[0]}") from error
     try:

@@ -23,7 +23,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     determinism: Literal["exact", "fast"] = "exact"
-    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    memory_format: Literal["auto", "channels_last", "contiguous", "packed"] = "auto"
     engine_threads: int | None = Field(default=None, ge=1, le=256)
     torch_threads: int | None = Field(default=None, ge=1, le=256)
     max_batch_images: int | None = Field(default=None, ge=1, le=1024)

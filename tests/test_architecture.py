@@ -22,6 +22,7 @@ KNOWS_NO_HTTP = (
         "variants",
         "encoder",
         "generator",
+        "lowering",
         "bundle",
         "manifest",
         "operators",

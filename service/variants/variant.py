@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Dtype = Literal["float32", "bfloat16"]
-MemoryFormat = Literal["channels_last", "contiguous"]
+MemoryFormat = Literal["channels_last", "contiguous", "packed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,8 @@ class Variant:
 
     Attributes:
         dtype: What the synthesis computes in.
-        memory_format: How weights and activations lie in memory.
+        memory_format: How weights and activations lie in memory; "packed" is channels_last with weights in the
+            kernels' own order (`service.lowering`).
         engine_threads: Batches that run at the same time.
         torch_threads: Threads that torch takes for each of them.
         max_batch_images: Images per batch.

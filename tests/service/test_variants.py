@@ -59,6 +59,7 @@ def chosen(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, pins: Pins, **speed:
         ({"bfloat16": 0.5}, Variant("bfloat16", "channels_last", 2, 1, 8)),
         ({"bfloat16": 0.9, "contiguous": 0.95, "torch2": 0.9}, Variant("float32", "channels_last", 2, 1, 8)),
         ({"contiguous": 0.5}, Variant("float32", "contiguous", 2, 1, 8)),
+        ({"packed": 0.5, "contiguous": 0.8}, Variant("float32", "packed", 2, 1, 8)),
         ({"bfloat16": 0.5, "contiguous": 0.1}, Variant("bfloat16", "contiguous", 2, 1, 8)),
         ({"torch2": 0.5}, Variant("float32", "channels_last", 1, 2, 8)),
         ({"batch": {8: 1.2, 16: 1.0, 32: 0.99}}, Variant("float32", "channels_last", 2, 1, 16)),
@@ -116,16 +117,39 @@ def test_real_measurement_is_of_seconds(bundle: Bundle) -> None:
 def test_network_that_runs_in_float32_only_is_served_in_it(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bundle that does not load in bfloat16 is no error, unless bfloat16 was asked for."""
 
-    def only_float32(bundle: Bundle, device: torch.device, dtype: torch.dtype, *form: torch.memory_format) -> object:
+    def only_float32(bundle: Bundle, device: torch.device, dtype: torch.dtype, *form: Any, **how: Any) -> object:
         if dtype != torch.float32:
             raise BundleError("mixed types")
-        return load(bundle, device, dtype, *form)
+        return load(bundle, device, dtype, *form, **how)
 
     monkeypatch.setattr(choice, "load", only_float32)
 
     assert choose(bundle, CPU, Pins(memory_format="channels_last", engine_threads=1)).variant.dtype == "float32"
     with pytest.raises(BundleError, match="mixed types"):
         choose(bundle, CPU, Pins(dtype="bfloat16"))
+
+
+def test_what_cannot_be_packed_is_served_as_it_is(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lowering uses parts of torch that are not public: without them the generator runs as before."""
+
+    def cannot(*arguments: object) -> None:
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr("service.generator.lower", cannot)
+
+    assert choose(bundle, CPU, Pins(dtype="float32", engine_threads=1)).variant.memory_format != "packed"
+    with pytest.raises(BundleError, match="no such operator"):
+        choose(bundle, CPU, Pins(memory_format="packed"))
+
+
+def test_packed_generator_draws_the_same_pictures(bundle: Bundle) -> None:
+    """To a grey level, since the activations within the kernels round once less."""
+    plain, packed = (load(bundle, CPU, packed=packed) for packed in (False, True))
+    z, label = torch.randn(5, bundle.manifest.z_dim), torch.arange(5) % 3
+    with torch.inference_mode():
+        a, b = (one(z, label, torch.full((5,), 0.7)).numpy().astype(int) for one in (plain, packed))
+
+    assert np.abs(a - b).max() <= 1
 
 
 def test_reduced_pictures_are_close(bundle: Bundle) -> None:

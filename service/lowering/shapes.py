@@ -1,0 +1,54 @@
+"""What shapes a graph's layers see, found out by running it once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from service.lowering.graph import Graph, inputs_of
+
+LAYERS = ("aten::conv2d", "aten::conv_transpose2d", "aten::linear")
+_INPUT_OF = {  # of the operators that those become: which argument their input is
+    torch.ops.aten.convolution.default: 0,
+    torch.ops.aten.addmm.default: 1,
+    torch.ops.aten.mm.default: 0,
+}
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes the shapes of the layers' inputs in the order in which they run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.shapes: list[list[int]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operator."""
+        if func in _INPUT_OF:
+            self.shapes.append(list(args[_INPUT_OF[func]].shape))
+        return func(*args, **(kwargs or {}))
+
+
+def shapes_of(graph: Graph, function: Callable[[Tensor], Tensor], example: Tensor) -> dict[str, list[int]]:
+    """Return the shapes of the inputs of a graph's layers, by the values' names.
+
+    Args:
+        graph: What `function` runs, from top to bottom.
+        function: Takes `example`.
+        example: An input.
+
+    Returns:
+        The shapes; none if what ran is not what the graph lists, so that they cannot be told apart.
+    """
+    layers = [node for node in graph.nodes() if node.kind() in LAYERS]
+    # In inference mode nothing would be recorded.
+    with torch.inference_mode(False), torch.no_grad(), _Recorder() as recorder:
+        function(example.clone())
+    if len(recorder.shapes) != len(layers):
+        return {}
+    names = (inputs_of(node)[0].debugName() for node in layers)
+    return dict(zip(names, recorder.shapes, strict=True))
