@@ -15,8 +15,14 @@ _SCALARS = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))
 def graph_of(method: Any) -> Graph:
     """Return a copy of a frozen method's graph, without the module, of which nothing but constants is left.
 
+    Args:
+        method: The method.
+
+    Returns:
+        The graph.
+
     Raises:
-        RuntimeError: If something is.
+        RuntimeError: If the method needs its module.
     """
     graph = method.graph.copy()
     graph.eraseInput(0)
