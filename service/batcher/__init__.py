@@ -1,7 +1,7 @@
 """Group the items of concurrent requests into batches: who is admitted, who is next, and what becomes of a batch.
 
-`queue` decides who is next, `rate` how long that takes, `waitlist` when the refused shall come again; `batcher` admits,
-runs and settles.
+`queue` decides who is next, `rate` how long that takes, `waitlist` when the refused shall come again, `ceiling` and
+`halving` what a batch is cut down to when memory runs out; `batcher` admits, runs and settles.
 """
 
 from service.batcher.batcher import Batcher

@@ -22,10 +22,11 @@ from service.batcher.failures import (
     QueueFull,
     RequestTooLarge,
 )
+from service.batcher.halving import divided, still_wanted
 from service.batcher.observer import Observer
 from service.batcher.queue import FairQueue
 from service.batcher.rate import DrainRate
-from service.batcher.ticket import BatchTiming, Done, Item, Result, Terms, Ticket
+from service.batcher.ticket import BatchTiming, Done, Entry, Item, Result, Terms, Ticket
 from service.batcher.waitlist import Waitlist
 
 RETURNERS = 0.5  # of the queue's limit: what those who were refused and come back when told may take beyond it
@@ -267,7 +268,7 @@ class Batcher(Generic[Item, Result]):
                 self._work_waiting.clear()
                 await self._work_waiting.wait()
 
-    def _take(self) -> list[tuple[Ticket[Item, Result], int]]:
+    def _take(self) -> list[Entry[Item, Result]]:
         """Move up to a batch of items from the queue into flight."""
         batch, dead = self._queue.take(self._ceiling.value, self._clock())
         self._in_flight += len(batch)  # before anything can look idle
@@ -277,7 +278,7 @@ class Batcher(Generic[Item, Result]):
             self._changed()
         return batch
 
-    async def _serve(self, number: int, batch: Sequence[tuple[Ticket[Item, Result], int]]) -> None:
+    async def _serve(self, number: int, batch: Sequence[Entry[Item, Result]]) -> None:
         """Run one batch and settle the requests it completes; after any error, every request that is part of it."""
         size = len(batch)
         self._started[number] = started = self._clock()
@@ -286,7 +287,10 @@ class Batcher(Generic[Item, Result]):
             self._observer.batch_started(size)
             for ticket, _ in batch:
                 self._observer.waited(started - ticket.arrived)
-            await self._run_and_settle(batch)
+            left = await self._run_and_settle(batch)
+            while left:
+                if part := still_wanted(left.pop()):
+                    left += await self._run_and_settle(part)
         except BaseException as exc:
             for ticket, _ in batch:
                 failure = BackendFailure(f"a batch of {size} failed: {type(exc).__name__}")
@@ -300,39 +304,21 @@ class Batcher(Generic[Item, Result]):
             self._observer.batch_finished(size, self._clock() - started)
             self._changed()
 
-    async def _run_and_settle(self, batch: Sequence[tuple[Ticket[Item, Result], int]]) -> None:
-        """Run a batch, in parts if it does not fit into memory, and settle the requests that it completes."""
+    async def _run_and_settle(self, batch: Sequence[Entry[Item, Result]]) -> list[Sequence[Entry[Item, Result]]]:
+        """Run a batch and settle the requests that it completes; return its parts if it did not fit into memory."""
         size, started = len(batch), self._clock()
         try:
             results = await self._run([ticket.items[index] for ticket, index in batch])
         except MemoryError as exc:
-            reason = str(exc)
-        else:
-            if len(results) != size:
-                raise ValueError(f"{size} items gave {len(results)} results")
-            self._complete(batch, results, started, self._clock() - started)
-            return
-        # Outside of the handler, so that nothing of the batch that failed stays alive.
-        part = self._ceiling.did_not_fit(size)
-        self._observer.out_of_memory()
-        if not part:
-            for ticket, _ in batch:
-                self._settle(ticket, OutOfMemory(f"the smallest batch does not fit into memory: {reason}"))
-            return
-        for first in range(0, size, part):
-            wanted = [entry for entry in batch[first : first + part] if not entry[0].future.done()]
-            if wanted:
-                await self._run_and_settle(wanted)
-
-    def _complete(
-        self,
-        batch: Sequence[tuple[Ticket[Item, Result], int]],
-        results: Sequence[Result],
-        started: float,
-        run_s: float,
-    ) -> None:
-        """Hand out the results of a batch."""
-        size = len(batch)
+            self._observer.out_of_memory()
+            parts = divided(batch, self._ceiling)
+            if not parts:
+                for ticket, _ in batch:
+                    self._settle(ticket, OutOfMemory(f"the smallest batch does not fit into memory: {exc}"))
+            return parts  # to be run when the exception, which keeps alive what the batch had allocated, is gone
+        if len(results) != size:
+            raise ValueError(f"{size} items gave {len(results)} results")
+        run_s = self._clock() - started
         self._rate.measure(size, run_s, full=size >= min(self._ceiling.value, self._max_queue))
         self._ceiling.fitted(size)
         for (ticket, index), value in zip(batch, results, strict=True):
@@ -340,6 +326,7 @@ class Batcher(Generic[Item, Result]):
             ticket.missing -= 1
             if not ticket.missing:
                 self._settle(ticket, None)
+        return []
 
     def _settle(self, ticket: Ticket[Item, Result], error: Exception | None) -> None:
         """Resolve a request, unless it is resolved already, and free the slots it still holds."""

@@ -9,7 +9,7 @@ import math
 from collections import OrderedDict, deque
 from typing import Generic
 
-from service.batcher.ticket import LEAST_URGENT, Item, Result, Ticket
+from service.batcher.ticket import LEAST_URGENT, Entry, Item, Result, Ticket
 
 SMALL_ITEMS = 4  # of a request that shall not wait for full batches
 FEWEST_ITEMS = 16  # of a batch that is worth dividing
@@ -49,7 +49,7 @@ class FairQueue(Generic[Item, Result]):
         self._leave(ticket)
         return True
 
-    def take(self, limit: int, now: float) -> tuple[list[tuple[Ticket[Item, Result], int]], list[Ticket[Item, Result]]]:
+    def take(self, limit: int, now: float) -> tuple[list[Entry[Item, Result]], list[Ticket[Item, Result]]]:
         """Take up to `limit` items, and whatever is found on the way that is not to be served.
 
         Args:
@@ -59,7 +59,7 @@ class FairQueue(Generic[Item, Result]):
         Returns:
             Requests with the index of the item; and requests that are too late or whose caller has left.
         """
-        batch: list[tuple[Ticket[Item, Result], int]] = []
+        batch: list[Entry[Item, Result]] = []
         dead: list[Ticket[Item, Result]] = []
         for urgency, level in enumerate(self._levels):
             if len(batch) == limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,3 +62,6 @@ class Ticket(Generic[Item, Result]):
     def waiting(self) -> int:
         """Items that no worker has."""
         return len(self.items) - self.taken
+
+
+Entry: TypeAlias = tuple[Ticket[Item, Result], int]  # of a batch: a request, and the index of one of its items
