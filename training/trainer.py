@@ -11,16 +11,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from training import augment, memory, noise, schedules
+from training import augment, memory, schedules
 from training.data import EndlessSampler, PictureSet, to_float, to_uint8
 from training.distributed import Group
 from training.ema import copy_for_ema, measure_batch_norms, update_ema
 from training.errors import DivergedError, TrainingError
-from training.losses import LOSSES, gradient_penalty, unit_gradient_penalty
 from training.networks.families import GeneratorNetwork, TwoResolutions, build_discriminator, build_generator
 from training.networks.layers import BatchNorm
 from training.networks.spectral import add_spectral_norms, update_spectral_norms
 from training.networks.style_residual import StyleResidualConfig
+from training.objective import PHASES, Objective, Shard
 from training.parallel import ShardPool
 from training.precision import bfloat16_is_faster
 from training.presets import TrainConfig
@@ -28,7 +28,6 @@ from training.presets import TrainConfig
 GAP_LIMIT, GAP_STEPS = 2.0, 200  # a healthy relativistic run stays below 1; beyond this it never came back
 NORM_LATENTS = 2000  # batch norm's statistics are means over so many pictures
 AUGMENT_STEPS = 16  # between two looks at the hold-out pictures
-_PHASES = 3
 _TRIAL = 2  # pictures of which the memory is measured; batch norm needs two
 
 
@@ -41,23 +40,6 @@ class StepStats:
     r1: float
     r2: float
     gap: float
-
-
-@dataclass(slots=True)
-class _Shard:
-    """A shard's way through one step; `noise_seed` is its own.
-
-    `fake` keeps its graph for the generator's step, unless there are more shards than threads: then that step makes it
-    again, so that only the shards at work take memory.
-    """
-
-    noise_seed: int
-    real: Tensor
-    label: Tensor
-    z: Tensor
-    keeps_graph: bool = True
-    fake: Tensor | None = None
-    real_logits: Tensor | None = None
 
 
 class Trainer:
@@ -101,11 +83,10 @@ class Trainer:
         if sync_every < 1:
             raise TrainingError(f"--sync-every {sync_every} is not 1 or more")
         self.config, self.data, self.device, self.sync_every = config, data, self.group.device, sync_every
-        self.loss = LOSSES[config.loss]
         self.pool = ShardPool(threads)
         self.amp = bfloat16_is_faster(self.device) if amp is None else amp
-        self._build(learning_rate_scale=1.0)
         self.augmentations = config.augmentations(len(data.train))
+        self._build(learning_rate_scale=1.0)
         self.holdout = data.holdout if len(data.holdout) and self.augmentations else None
         self.images, self.labels = data.train.images.to(self.device), data.train.labels.to(self.device)
         self.sampler = EndlessSampler(len(data.train), config.seed)
@@ -148,18 +129,27 @@ class Trainer:
         for network in (self.generator, self.discriminator):
             network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.generator_ema = copy_for_ema(self.generator)
-        # Batch norm would tell real from generated pictures by the mean of a batch that holds both.
-        self.separates = any(isinstance(module, BatchNorm) for module in self.discriminator.modules())
-        self.g_parameters = list(self.generator.parameters())
-        self.d_parameters = list(self.discriminator.parameters())
+        self.objective = Objective(
+            self.config,
+            self.generator,
+            self.discriminator,
+            device=self.device,
+            amp=self.amp,
+            augmentations=self.augmentations,
+        )
+        self.g_parameters, self.d_parameters = self.objective.g_parameters, self.objective.d_parameters
         rate, betas = self.config.learning_rate[0], (self.config.beta1, self.config.beta2[0])
         self.g_optimiser = torch.optim.Adam(self.g_parameters, rate, betas, fused=True)
         self.d_optimiser = torch.optim.Adam(self.d_parameters, rate, betas, fused=True)
         self.nimg, self.steps, self.elapsed_s = 0, 0, 0.0
         self.learning_rate_scale = learning_rate_scale
         self.wide_gap_steps = 0
-        self.augment_probability = 0.0
         self.penalties = [0.0, 0.0]
+
+    @property
+    def augment_probability(self) -> float:
+        """How likely each augmentation is now, in [0, 1]."""
+        return self.objective.augment_probability
 
     def step(self, progress: float) -> StepStats:
         """Train both networks on one batch.
@@ -190,13 +180,13 @@ class Trainer:
         if config.spectral:
             update_spectral_norms(self.discriminator)
         d_values = self.pool.set_mean_gradients(
-            self.d_parameters, lambda shard: self._discriminator_gradients(shard, gamma, label_weight), shards
+            self.d_parameters, lambda shard: self.objective.discriminator_gradients(shard, gamma, label_weight), shards
         )
         self._average_gradients(self.d_parameters)
         with self.pool.all_threads(self.d_parameters):
             self.d_optimiser.step()
         g_values = self.pool.set_mean_gradients(
-            self.g_parameters, lambda shard: self._generator_gradients(shard, label_weight), shards
+            self.g_parameters, lambda shard: self.objective.generator_gradients(shard, label_weight), shards
         )
         self._average_gradients(self.g_parameters)
         with self.pool.all_threads(self.g_parameters):
@@ -229,7 +219,7 @@ class Trainer:
             networks = (self.generator, self.discriminator, self.generator_ema)
             self.group.average(parameter for network in networks for parameter in network.parameters())
 
-    def _shards(self) -> list[_Shard]:
+    def _shards(self) -> list[Shard]:
         """Return this process's part of the next batch in equal shards: one for each thread, or more."""
         config, size = self.config, self.config.batch_size
         count = size // self.micro_batch
@@ -245,8 +235,7 @@ class Trainer:
         parts = zip(real.chunk(count), label.chunk(count), z.chunk(count), strict=True)
         keeps = own <= self.pool.num_threads
         shards = [
-            _Shard((step_seed * count + number) * _PHASES, *part, keeps_graph=keeps)
-            for number, part in enumerate(parts)
+            Shard((step_seed * count + number) * PHASES, *part, keeps_graph=keeps) for number, part in enumerate(parts)
         ]
         return shards[self.group.rank * own : (self.group.rank + 1) * own]
 
@@ -256,102 +245,25 @@ class Trainer:
         for size in (_TRIAL, 2 * _TRIAL):
             index = torch.arange(size, device=self.device) % len(self.images)
             z = torch.randn(size, self.config.z_dim, generator=torch.Generator().manual_seed(0)).to(self.device)
-            shard = _Shard(0, to_float(self.images[index]), self.labels[index], z)
+            shard = Shard(0, to_float(self.images[index]), self.labels[index], z)
             counter = memory.SavedTensors()
             with counter.counted():
-                self._discriminator_gradients(shard, gamma=max(self.config.gamma), label_weight=1.0)
+                self.objective.discriminator_gradients(shard, gamma=max(self.config.gamma), label_weight=1.0)
             saved.append(counter.num_bytes)
         return (saved[1] - saved[0]) / _TRIAL
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
-
-    def _discriminator_gradients(
-        self, shard: _Shard, gamma: float, label_weight: float
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
-        config = self.config
-        with noise.seeded(shard.noise_seed, self.device):
-            with self._autocast():
-                with torch.set_grad_enabled(shard.keeps_graph):
-                    shard.fake = self.generator(shard.z, shard.label, label_weight)
-                images = self._augmented(torch.cat([shard.real, shard.fake.detach()])).requires_grad_()
-                parts = images.chunk(2) if self.separates else (images,)
-                labels = torch.cat([shard.label, shard.label]).chunk(len(parts))
-                verdicts = [self.discriminator(*part, label_weight) for part in zip(parts, labels, strict=True)]
-                logits = torch.cat(verdicts)
-                penalised = gamma > 0 and (config.r1 or config.r2)
-                penalty = gradient_penalty(images, logits) if penalised else torch.zeros_like(logits)
-            real_logits, fake_logits = logits.chunk(2)
-            r1, r2 = penalty.chunk(2)
-            losses = self.loss.discriminator(real_logits, fake_logits)
-            # Without classes the embeddings of both networks are unused.
-            loss = (losses + gamma / 2 * (r1 * config.r1 + r2 * config.r2)).mean()
-            if config.gp:
-                loss = loss + config.gp * self._between(shard, label_weight).mean()
-            loss = loss + self._kernel_penalty(self.d_parameters)
-            gradients = torch.autograd.grad(loss, self.d_parameters, allow_unused=True)
-        shard.real_logits = real_logits.detach()
-        with torch.no_grad():
-            gap = (real_logits - fake_logits).mean()
-            return gradients, torch.stack([losses.mean(), r1.mean(), r2.mean(), gap])
-
-    def _augmented(self, images: Tensor) -> Tensor:
-        return augment.augmented(images, self.augmentations, self.augment_probability)
-
-    @torch.no_grad()
-    def _adapt_augmentation(self, shard: _Shard, label_weight: float) -> None:
+    def _adapt_augmentation(self, shard: Shard, label_weight: float) -> None:
         """Move the probability of augmentation by how the discriminator takes pictures that it was not trained on."""
-        if self.holdout is None or shard.fake is None:
+        if self.holdout is None:
             return
         index = torch.arange(len(shard.real)) + self.steps * len(shard.real)
         index %= len(self.holdout)
-        pictures, label = to_float(self.holdout.images[index]), self.holdout.labels[index]
-        with noise.seeded(shard.noise_seed + 2, self.device), self._autocast():
-            verdicts = [
-                self.discriminator(images.to(self.device), classes.to(self.device), label_weight).mean().item()
-                for images, classes in (
-                    (shard.real, shard.label),
-                    (pictures, label),
-                    (shard.fake.detach(), shard.label),
-                )
-            ]
-        means = [value / self.group.size for value in self.group.sum(verdicts)]
-        images = AUGMENT_STEPS * self.config.batch_size
-        self.augment_probability = augment.next_probability(
-            self.augment_probability, augment.overfitting(*means), images
+        images, label = to_float(self.holdout.images[index]), self.holdout.labels[index]
+        sums = self.group.sum(self.objective.mean_logits(shard, images, label, label_weight))
+        overfitting = augment.overfitting(*(value / self.group.size for value in sums))
+        self.objective.augment_probability = augment.next_probability(
+            self.augment_probability, overfitting, AUGMENT_STEPS * self.config.batch_size
         )
-
-    def _between(self, shard: _Shard, label_weight: float) -> Tensor:
-        """Return WGAN-GP's penalty at random points between real and generated pictures, float32 (N,)."""
-        assert shard.fake is not None
-        share = torch.rand(len(shard.real), 1, 1, 1, generator=noise.generator(), device=self.device)
-        images = torch.lerp(shard.real, shard.fake.detach(), share).requires_grad_()
-        with self._autocast():
-            return unit_gradient_penalty(images, self.discriminator(images, shard.label, label_weight))
-
-    def _generator_gradients(self, shard: _Shard, label_weight: float) -> tuple[tuple[Tensor, ...], Tensor]:
-        assert shard.fake is not None
-        assert shard.real_logits is not None
-        with noise.seeded(shard.noise_seed + 1, self.device), self._autocast():
-            if not shard.keeps_graph:
-                shard.fake = self.generator(shard.z, shard.label, label_weight)
-            fake_logits = self.discriminator(self._augmented(shard.fake), shard.label, label_weight)
-        losses = self.loss.generator(fake_logits, shard.real_logits).mean()
-        loss = losses + self._kernel_penalty(self.g_parameters)
-        if self.config.mse:
-            loss = loss + self.config.mse * (shard.fake - shard.real).square().mean()
-        gradients = torch.autograd.grad(loss, self.g_parameters, allow_unused=True)
-        shard.fake = shard.fake.detach()
-        return gradients, losses.detach()
-
-    def _kernel_penalty(self, parameters: list[nn.Parameter]) -> Tensor | float:
-        """Return the weighted absolute and squared kernels; biases and gains are left alone."""
-        if not (self.config.l1 or self.config.l2):
-            return 0.0
-        kernels = [parameter for parameter in parameters if parameter.ndim > 1]
-        absolute = sum(kernel.abs().sum() for kernel in kernels) if self.config.l1 else 0.0
-        squared = sum(kernel.square().sum() for kernel in kernels) if self.config.l2 else 0.0
-        return self.config.l1 * absolute + self.config.l2 * squared
 
     def _guard(self, stats: StepStats) -> None:
         if not (math.isfinite(stats.d_loss) and math.isfinite(stats.g_loss) and math.isfinite(stats.r1 + stats.r2)):
@@ -402,7 +314,7 @@ class Trainer:
             part.load_state_dict(state[name])
         self.nimg, self.steps, self.elapsed_s = state["nimg"], state["steps"], state["elapsed_s"]
         self.learning_rate_scale, self.wide_gap_steps = state["learning_rate_scale"], state["wide_gap_steps"]
-        self.augment_probability = state["augment_probability"]
+        self.objective.augment_probability = state["augment_probability"]
         # The order in which gradients are added up is part of a bitwise resume, whatever memory is free now.
         kept = state.get("micro_batch", self.micro_batch)
         share = self.config.batch_size // (self.pool.num_threads * self.group.size)

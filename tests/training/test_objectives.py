@@ -194,13 +194,13 @@ def test_lazy_penalties_are_as_much_heavier_as_they_are_rarer(make: Make) -> Non
     """On every second step the penalty is doubled, and on the others there is none."""
     trainer = make(penalty_every=2, gamma=(6.0, 6.0))
     weights: list[float] = []
-    original = trainer._discriminator_gradients
+    original = trainer.objective.discriminator_gradients
 
     def spy(shard: Any, gamma: float, label_weight: float) -> Any:
         weights.append(gamma)
         return original(shard, gamma, label_weight)
 
-    trainer._discriminator_gradients = spy  # type: ignore[method-assign]
+    trainer.objective.discriminator_gradients = spy  # type: ignore[method-assign]
     r2 = [trainer.step(0.5).r2 for _ in range(4)]
     assert weights == [12.0, 0.0, 12.0, 0.0]
     assert min(r2) > 0
