@@ -53,6 +53,9 @@ class Result:
         facts: All figures, for the JSON.
         lines: The Markdown that shows them.
         verdicts: What was to be shown.
+        command: What to run for it; without it, the command line as it was given.
+        dates: When each row was measured, ISO 8601 in UTC, if rows come from several runs; they then say by which
+            commit, and the result has no date and commit of its own.
     """
 
     name: str
@@ -61,6 +64,8 @@ class Result:
     facts: Mapping[str, Any]
     lines: Sequence[str]
     verdicts: Sequence[Verdict] = ()
+    command: str = ""
+    dates: Sequence[str] = ()
 
 
 def arguments(module: str, description: str | None) -> argparse.ArgumentParser:
@@ -93,32 +98,44 @@ def _cell(value: object) -> str:
 
 def store(result: Result, options: argparse.Namespace) -> None:
     """Print what was found, and write it as JSON and Markdown into the folder that `options` name."""
-    machine = describe()
-    origin = {
-        "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": revision(),
-        "machine": machine,
-    }
+    origin = _origin(result)
     verdicts = [asdict(verdict) | {"holds": verdict.holds} for verdict in result.verdicts]
     document = _plain(origin | dict(result.facts) | {"verdicts": verdicts})
-    text = "\n".join(
-        [
-            f"# {result.title}",
-            "",
-            f"`{origin['command']}` at {origin['commit']}, {origin['date']}: {machine['processor']}, "
-            f"{machine['cores']} cores ({machine['cpu_capability']}), torch {machine['torch']}; {result.how}.",
-            "",
-            *result.lines,
-            "",
-            *(f"- {verdict}" for verdict in result.verdicts),
-            "",
-        ]
-    ).replace("\n\n\n", "\n\n")
+    parts = [f"# {result.title}", "", _sentence(result, origin), "", *result.lines, ""]
+    parts += [f"- {verdict}" for verdict in result.verdicts]
+    text = "\n".join(parts).replace("\n\n\n", "\n\n").rstrip() + "\n"
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / f"{result.name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     (options.results / f"{result.name}.md").write_text(text, encoding="utf-8")
     print(text)
+
+
+def stored(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the JSON of that name in the folder that `options` name, null as not a number; empty if there is none."""
+    path = options.results / f"{name}.json"
+    facts: dict[str, Any] = _with_nan(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return facts
+
+
+def _origin(result: Result) -> dict[str, Any]:
+    """Return what was run and where, and when and by which commit, unless the rows say that."""
+    origin = {"command": result.command or shlex.join(["python", "-m", _module(), *sys.argv[1:]])}
+    if not result.dates:
+        origin |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": revision()}
+    return origin | {"machine": describe()}
+
+
+def _sentence(result: Result, origin: Mapping[str, Any]) -> str:
+    """Return the origin in words."""
+    machine = origin["machine"]
+    if result.dates:
+        made = f", {min(result.dates)[:10]} to {max(result.dates)[:10]}"
+    else:
+        made = f" at {origin['commit']}, {origin['date']}"
+    return (
+        f"`{origin['command']}`{made}: {machine['processor']}, {machine['cores']} cores "
+        f"({machine['cpu_capability']}), torch {machine['torch']}; {result.how}."
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -128,6 +145,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and value != value else value
+
+
+def _with_nan(value: Any) -> Any:
+    """Return what `_plain` was given."""
+    if isinstance(value, dict):
+        return {key: _with_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(entry) for entry in value]
+    return float("nan") if value is None else value
 
 
 def _module() -> str:

@@ -6,21 +6,19 @@ alternate, so that the ratio is of one machine in one state; then both train for
 generator.
 """
 
-import argparse
 import json
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.machine import describe, revision
+from benchmarks.store import Result, arguments, store, table
 from training import data as datasets
 from training.cli.train import usable_threads
 from training.data import PictureSet, to_float, to_uint8
@@ -30,7 +28,6 @@ from training.metrics.evaluation import Evaluator
 from training.presets import preset
 from training.trainer import Trainer
 
-RESULTS = Path(__file__).parents[1] / "results"
 RUNS = Path("runs/dcgan")
 SAMPLES, CHUNK = 10_000, 500
 BATCH, Z_DIM, WIDTH = 64, 100, 64
@@ -114,7 +111,7 @@ class Reference:
 
 def main() -> None:
     """Measure, print and store."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.dcgan")
+    parser = arguments("benchmarks.training.dcgan", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="packed file of 64x64 RGB pictures")
     parser.add_argument("--minutes", type=float, default=5.0)
     options = parser.parse_args()
@@ -128,7 +125,7 @@ def main() -> None:
         _ours("the same networks, this trainer", "dcgan", unlabelled, judge, options.minutes),
         _ours(f"{MODERN}, with labels", MODERN, data, judge, options.minutes),
     ]
-    _store(data, speeds, rows, options.minutes)
+    store(_result(data.name, speeds, rows, options.minutes), options)
 
 
 def _speeds(data: PictureSet, threads: int) -> dict[str, list[float]]:
@@ -188,42 +185,27 @@ def _ours(name: str, preset_name: str, data: PictureSet, judge: Evaluator, minut
     return _quality(name, trainer.nimg, samples, label, judge)
 
 
-def _store(data: PictureSet, speeds: dict[str, list[float]], rows: list[Quality], minutes: float) -> None:
-    machine = describe()
-    medians = {name: statistics.median(values) for name, values in speeds.items()}
+def _result(data: str, speeds: dict[str, list[float]], rows: list[Quality], minutes: float) -> Result:
+    ours, reference = (statistics.median(speeds[name]) for name in ("ours", "reference"))
     facts = {
-        "command": "make compare-dcgan",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": revision(),
-        "machine": machine,
-        "data": data.name,
+        "data": data,
         "images_per_s": speeds,
-        "ratio": medians["ours"] / medians["reference"],
+        "ratio": ours / reference,
         "minutes_each": minutes,
         "samples": SAMPLES,
         "rows": [asdict(row) for row in rows],
     }
-    (RESULTS / "dcgan.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    text = "\n".join(
-        [
-            "# The DCGAN of PyTorch's examples",
-            "",
-            f"`make compare-dcgan` at {facts['commit']}, {facts['date']}: {machine['processor']}, {machine['cores']} "
-            f"cores ({machine['cpu_capability']}), torch {machine['torch']}; {data.name}, batch {BATCH}.",
-            "",
-            f"Same networks: {medians['ours']:.0f} images/s against {medians['reference']:.0f}, "
-            f"{facts['ratio']:.2f} times (medians of {ROUNDS} alternating rounds of {ROUND_S:g} s).",
-            "",
-            f"After {minutes:g} minutes each, {SAMPLES} samples:",
-            "",
-            "| | images | FCD | recall | coverage |",
-            "|---|---|---|---|---|",
-            *(f"| {row.name} | {row.images} | {row.fcd:.2f} | {row.recall:.2f} | {row.coverage:.2f} |" for row in rows),
-            "",
-        ]
-    )
-    (RESULTS / "dcgan.md").write_text(text, encoding="utf-8")
-    print(text)
+    shown = [(row.name, row.images, f"{row.fcd:.2f}", f"{row.recall:.2f}", f"{row.coverage:.2f}") for row in rows]
+    lines = [
+        f"Same networks: {ours:.0f} images/s against {reference:.0f}, {facts['ratio']:.2f} times "
+        f"(medians of {ROUNDS} alternating rounds of {ROUND_S:g} s).",
+        "",
+        f"After {minutes:g} minutes each, {SAMPLES} samples:",
+        "",
+        *table(("", "images", "FCD", "recall", "coverage"), shown),
+    ]
+    how = f"{data}, batch {BATCH}"
+    return Result("dcgan", "The DCGAN of PyTorch's examples", how, facts, lines, command="make compare-dcgan")
 
 
 if __name__ == "__main__":

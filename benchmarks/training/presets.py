@@ -9,21 +9,19 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from math import isnan
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe, revision
-from benchmarks.training.quality import SAMPLES, Figures, figures, of_metrics, train, trainer_for
+from benchmarks.store import Result, arguments, store, stored, table
+from benchmarks.training.quality import COLUMNS, SAMPLES, Figures, figures, of_metrics, train, trainer_for
 from training import data as datasets
 from training.cli.presets import picture_side
 from training.evaluate import evaluators
 from training.metrics.evaluation import Evaluation, Evaluator
 from training.presets import PRESETS, TrainConfig, preset
 
-RESULTS = Path(__file__).parents[1] / "results"
 MODERN = {28: "fashion28", 64: "product64-cpu"}
-COLUMNS = ("FCD", "at the start", "recall", "coverage", "accuracy", "images/s")
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Row:
 
 def main() -> None:
     """Train, measure, print and store."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.presets")
+    parser = arguments("benchmarks.training.presets", __doc__)
     parser.add_argument("--data28", type=Path, required=True)
     parser.add_argument("--data64", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=5.0)
@@ -53,7 +51,7 @@ def main() -> None:
     sets = {28: datasets.load(options.data28), 64: datasets.load(options.data64)}
     paths = {28: options.data28, 64: options.data64}
     threads = options.threads or len(os.sched_getaffinity(0))
-    kept, kept_floors = _stored() if options.only else ([], [])
+    kept, kept_floors = _stored(options) if options.only else ([], [])
     rows: list[Row] = []
     floors: list[Row] = []
     for side, data in sets.items():
@@ -65,12 +63,12 @@ def main() -> None:
             row, evaluation = _train(name, config, data, judge, options.minutes, threads)
             rows.append(row)
             print(json.dumps(asdict(row)), flush=True)
-            _store(rows, [*floors, _floor(data.name, evaluation)], options.minutes, threads)
+            store(_result(rows, [*floors, _floor(data.name, evaluation)], options.minutes, threads), options)
         if evaluation is None:
             floors += [floor for floor in kept_floors if floor.data == data.name]
         else:
             floors.append(_floor(data.name, evaluation))
-    _store(rows, floors, options.minutes, threads)
+    store(_result(rows, floors, options.minutes, threads), options)
 
 
 def _runs(side: int, only: Sequence[str] | None) -> list[tuple[str, TrainConfig]]:
@@ -94,11 +92,11 @@ def _train(
     return Row(name, data.name, start.fcd, found), evaluation
 
 
-def _stored() -> tuple[list[Row], list[Row]]:
+def _stored(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
     """Return the rows of the table that is there, with the commit that they were run at, and its floors."""
-    facts = json.loads((RESULTS / "presets.json").read_text(encoding="utf-8"))
-    rows = [_row(row, row.get("commit") or facts["commit"]) for row in facts["rows"]]
-    return rows, [_row(row, "") for row in facts["floors"]]
+    facts = stored("presets", options)
+    rows = [_row(row, row.get("commit") or facts["commit"]) for row in facts.get("rows", [])]
+    return rows, [_row(row, "") for row in facts.get("floors", [])]
 
 
 def _row(row: dict[str, Any], commit: str) -> Row:
@@ -110,44 +108,28 @@ def _floor(data: str, evaluation: Evaluation) -> Row:
     return Row("floor: real against real", data, float("nan"), of_metrics(found, 0, float("nan")))
 
 
-def _store(rows: Sequence[Row], floors: Sequence[Row], minutes: float, threads: int) -> None:
-    machine = describe()
+def _result(rows: Sequence[Row], floors: Sequence[Row], minutes: float, threads: int) -> Result:
+    heads = ("preset", COLUMNS[0], "at the start", *COLUMNS[1:], "images/s")
+    lines: list[str] = []
+    for floor in floors:
+        shown = [_cells(row) for row in [*rows, floor] if row.data == floor.data]
+        lines += [f"## {floor.data}", "", *table(heads, shown), ""]
     facts = {
-        "command": "make compare-presets",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": revision(),
-        "machine": machine,
         "threads": threads,
         "minutes_each": minutes,
         "samples": SAMPLES,
         "rows": [asdict(row) for row in rows],
         "floors": [asdict(row) for row in floors],
     }
-    (RESULTS / "presets.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    lines = [
-        "# The presets, equal minutes each",
-        "",
-        f"`make compare-presets` at {facts['commit']}, {facts['date']}: {machine['processor']}, "
-        f"{machine['cores']} cores ({machine['cpu_capability']}), torch {machine['torch']}; "
-        f"{minutes:g} minutes each on {threads} threads, {SAMPLES} samples.",
-        "",
-    ]
-    for floor in floors:
-        lines += [f"## {floor.data}", "", "| preset | " + " | ".join(COLUMNS) + " |", "|---" * 7 + "|"]
-        lines += [_line(row) for row in [*rows, floor] if row.data == floor.data] + [""]
-    text = "\n".join(lines)
-    (RESULTS / "presets.md").write_text(text, encoding="utf-8")
-    print(text)
+    how = f"{minutes:g} minutes each on {threads} threads, {SAMPLES} samples"
+    return Result("presets", "The presets, equal minutes each", how, facts, lines, command="make compare-presets")
 
 
-def _line(row: Row) -> str:
-    def shown(value: float, digits: int) -> str:
-        return "" if value != value else f"{value:.{digits}f}"
-
-    found = row.figures
+def _cells(row: Row) -> list[str]:
+    fcd, *others = row.figures.cells()
     name = f"{row.name} (at {row.commit})" if row.commit else row.name
-    cells = [shown(found.fcd, 2), shown(row.fcd_at_start, 1), shown(found.recall, 2), shown(found.coverage, 2)]
-    return "| " + " | ".join([name, *cells, shown(found.accuracy, 2), shown(found.images_per_s, 0)]) + " |"
+    start, speed = row.fcd_at_start, row.figures.images_per_s
+    return [name, fcd, "" if isnan(start) else f"{start:.1f}", *others, "" if isnan(speed) else f"{speed:.0f}"]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from training.presets import TrainConfig
 from training.trainer import Trainer
 
 SAMPLES = 10_000
+COLUMNS = ("FCD", "recall", "coverage", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Figures:
     accuracy: float
     images: int
     images_per_s: float
+
+    def cells(self) -> list[str]:
+        """Return the figures of `COLUMNS`; what is not a number is left empty."""
+        values = (self.fcd, self.recall, self.coverage, self.accuracy)
+        return ["" if isnan(value) else f"{value:.2f}" for value in values]
 
 
 def trainer_for(config: TrainConfig, data: PictureSet, threads: int | None = None) -> Trainer:

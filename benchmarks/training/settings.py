@@ -14,15 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
-from benchmarks.training.quality import SAMPLES, Figures, Origin, figures, train, trainer_for
+from benchmarks.store import Result, arguments, store, stored, table
+from benchmarks.training.quality import COLUMNS, SAMPLES, Figures, Origin, figures, train, trainer_for
 from training import data as datasets
 from training.data import PictureSet
 from training.evaluate import evaluators
 from training.metrics.evaluation import Evaluator
 from training.presets import preset
 
-RESULTS = Path(__file__).parents[1] / "results"
 SEED = 1
 PRESET = "fashion28"
 # What the others change: the published form of the loss, and the first settings that worked.
@@ -51,7 +50,6 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "every 4th, batch 128": {"penalty_every": 4, "batch_size": 128},
     "every 4th, learning rate 5e-4": {"penalty_every": 4, "learning_rate": (5e-4, 5e-5)},
 }
-COLUMNS = ("FCD", "recall", "coverage", "accuracy", "images")
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Row:
 
 def main() -> None:
     """Train every variation, as many at a time as there are cores; print and store."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.settings")
+    parser = arguments("benchmarks.training.settings", __doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--only", nargs="+", choices=VARIATIONS, default=list(VARIATIONS), metavar="NAME")
@@ -78,7 +76,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(asdict(_train(options.one, data, judge, options.minutes))), flush=True)
         return
-    rows = _stored()
+    rows = {row.name: row for row in map(_row, stored("settings", options).get("rows", []))}
     cores = len(os.sched_getaffinity(0))
     for first in range(0, len(options.only), cores):
         round_ = [_start(name, options) for name in options.only[first : first + cores]]
@@ -89,12 +87,7 @@ def main() -> None:
                 raise SystemExit(f"a run ended with status {process.returncode}")
             row = _row(json.loads(output.splitlines()[-1]))
             rows[row.name] = row
-        _store([rows[name] for name in VARIATIONS if name in rows])
-
-
-def _stored() -> dict[str, Row]:
-    path = RESULTS / "settings.json"
-    return {row["name"]: _row(row) for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
+        store(_result([rows[name] for name in VARIATIONS if name in rows]), options)
 
 
 def _row(document: dict[str, Any]) -> Row:
@@ -118,30 +111,17 @@ def _train(name: str, data: PictureSet, judge: Evaluator, minutes: float) -> Row
     return Row(name, changes, minutes, found, origin)
 
 
-def _store(rows: list[Row]) -> None:
-    machine = describe()
-    facts = {
-        "command": "make compare-settings",
-        "machine": machine,
-        "samples": SAMPLES,
-        "rows": [asdict(row) for row in rows],
-    }
-    (RESULTS / "settings.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    lines = [
-        "# One setting at a time",
-        "",
-        f"`make compare-settings`, {rows[0].origin.date[:10]} to {rows[-1].origin.date[:10]}: {machine['processor']}, "
-        f"{machine['cores']} cores ({machine['cpu_capability']}), torch {machine['torch']}; "
-        f"`{PRESET}`, each on one core, the others busy with other runs, {SAMPLES} samples.",
-        "",
-        "| setting | minutes | " + " | ".join(COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 2) + "|",
-    ]
-    for row in rows:
-        found = row.figures
-        numbers = f"{found.fcd:.2f} | {found.recall:.2f} | {found.coverage:.2f} | {found.accuracy:.2f} | {found.images}"
-        lines.append(f"| {row.name} | {row.minutes:g} | {numbers} |")
-    (RESULTS / "settings.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+def _result(rows: list[Row]) -> Result:
+    shown = [(row.name, f"{row.minutes:g}", *row.figures.cells(), row.figures.images) for row in rows]
+    return Result(
+        "settings",
+        "One setting at a time",
+        f"`{PRESET}`, each on one core, the others busy with other runs, {SAMPLES} samples",
+        {"samples": SAMPLES, "rows": [asdict(row) for row in rows]},
+        table(("setting", "minutes", *COLUMNS, "images"), shown),
+        command="make compare-settings",
+        dates=[row.origin.date for row in rows],
+    )
 
 
 if __name__ == "__main__":
