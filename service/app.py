@@ -19,7 +19,7 @@ from service.cache import PictureCache
 from service.catalogue import Catalogue
 from service.encoder import Encoder
 from service.gate import Gate
-from service.known import KnownAnswers
+from service.known import KnownRequests
 from service.memory import give_back_memory
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
@@ -29,7 +29,7 @@ from service.settings import Settings
 from service.shortcut import Shortcut
 from service.watchdog import Watchdog
 
-KNOWN_PART = 4  # of the cache's size, for what requests asked for
+KNOWN_BYTES = 4 << 20  # for what requests mean: five hundred kinds of them
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -38,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
     encoder = Encoder(settings.encode_threads)
     results = {result: metrics.cache.labels(result) for result in ("hit", "miss", "shared")}
     cache: PictureCache[str] = PictureCache(int(settings.cache_mb * 1e6), lambda result: results[result].inc())
-    known = KnownAnswers(int(settings.cache_mb * 1e6) // KNOWN_PART)
+    known = KnownRequests(KNOWN_BYTES)
     catalogue = Catalogue(settings, encoder, metrics, on_change=known.forget)
     services = Services(settings, catalogue, encoder, metrics, cache, known)
 
@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.routes += routes  # an included router would look for its route twice
     problems.install(app, routes)
     app.add_middleware(Gate, catalogue=catalogue, routes=routes)
-    app.add_middleware(Shortcut, known=known, cache=cache)
+    app.add_middleware(Shortcut, services=services)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

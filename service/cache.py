@@ -47,6 +47,10 @@ class PictureCache(Generic[Note]):
             self._count("hit")
         return body
 
+    def is_being_made(self, key: str, urgency: int) -> bool:
+        """Tell whether a request of this urgency that asked now would wait for another one's work."""
+        return (key, urgency) in self._flights
+
     async def get(
         self, key: str, make: Callable[[float], Awaitable[tuple[bytes, Note]]], *, timeout_s: float, urgency: int = 0
     ) -> tuple[bytes, Note]:

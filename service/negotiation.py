@@ -100,10 +100,24 @@ def represent(accept: str | None, explicit: str | None, formats: tuple[str, ...]
     return Representation("image", max(formats, key=lambda name: image_quality[name]), vary=True)
 
 
-def etag(model: str, encoder: str, parameters: Mapping[str, object]) -> str:
-    """Return a weak validator made from the model's identity, the encoder's version and the canonical parameters."""
-    text = "\n".join([model, encoder, *(f"{key}={parameters[key]!r}" for key in sorted(parameters))])
-    return f'W/"{base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:16]).decode().rstrip("=")}"'
+class Validator:
+    """Makes the weak validators of pictures that are drawn by one model and sent in one way.
+
+    Args:
+        model: The model's identity.
+        encoder: The encoder's version.
+        parameters: All that the bytes depend on besides, in canonical form, but for what `etag` is given.
+    """
+
+    def __init__(self, model: str, encoder: str, parameters: Mapping[str, object]) -> None:
+        lines = [model, encoder, *(f"{key}={parameters[key]!r}" for key in sorted(parameters)), ""]
+        self._digest = hashlib.sha256("\n".join(lines).encode())
+
+    def etag(self, pictures: object) -> str:
+        """Return the validator of what differs from one picture to the next; its `repr` says all of it."""
+        digest = self._digest.copy()
+        digest.update(repr(pictures).encode())
+        return f'W/"{base64.urlsafe_b64encode(digest.digest()[:16]).decode().rstrip("=")}"'
 
 
 def matches(if_none_match: str | None, tag: str) -> bool:
@@ -123,7 +137,12 @@ def cache_control(*, versioned: bool, seeded: bool) -> str:
     return IMMUTABLE if versioned else SHORT
 
 
-def permalink(model_id: str, seed: int, extension: str, parameters: Mapping[str, object]) -> str:
-    """Return the path of the permanent link to one picture; `parameters` are the ones that differ from the default."""
+def link_query(parameters: Mapping[str, object]) -> str:
+    """Return the query of a permanent link; `parameters` are the ones that differ from the default."""
     query = urlencode({key: str(parameters[key]) for key in parameters})
-    return f"/i/{quote(model_id, safe='@')}/{seed}.{extension}" + (f"?{query}" if query else "")
+    return f"?{query}" if query else ""
+
+
+def permalink(model_id: str, seed: int, extension: str, query: str) -> str:
+    """Return the path of the permanent link to one picture."""
+    return f"/i/{quote(model_id, safe='@')}/{seed}.{extension}{query}"

@@ -7,7 +7,7 @@ from fastapi import Request
 from service.cache import PictureCache
 from service.catalogue import Catalogue
 from service.encoder import Encoder
-from service.known import KnownAnswers
+from service.known import KnownRequests
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -21,7 +21,7 @@ class Services:
     encoder: Encoder
     metrics: Metrics
     cache: PictureCache[str]  # with the `Server-Timing` of what was drawn
-    known: KnownAnswers
+    known: KnownRequests
 
 
 def services_of(request: Request) -> Services:

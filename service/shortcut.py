@@ -1,45 +1,41 @@
-"""Pure ASGI before the routes: answers 304 and kept pictures to requests that were made before."""
+"""Pure ASGI before the routes: answers requests whose like was made before without parsing them."""
 
+from fastapi import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import negotiation
-from service.api.answers import KEPT_TIMING
-from service.cache import PictureCache
-from service.known import KnownAnswers
-
-_TIMING = (b"server-timing", KEPT_TIMING.encode())
+from service.api import answers
+from service.errors import VitrineError
+from service.problems import problem_response
+from service.services import Services
 
 
 class Shortcut:
-    """Answer a GET without parsing it, where what it asks for is known and the client or the cache has it.
+    """Answer a GET whose meaning is known: by 304, by the kept file, or by one that is drawn.
 
     Args:
         app: The routes.
-        known: What requests asked for before.
-        cache: Encoded pictures.
+        services: With what requests mean, and the cache.
     """
 
-    def __init__(self, app: ASGIApp, known: KnownAnswers, cache: PictureCache[str]) -> None:
-        self._app, self._known, self._cache = app, known, cache
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app, self._services = app, services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or hand the request on."""
-        found = self._known.find(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        services = self._services
+        found = services.known.find(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
         if found is None:
             await self._app(scope, receive, send)
             return
-        known, route = found
-        given = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
-        if given is not None and negotiation.matches(given.decode("latin-1"), known.etag):
-            scope["route"] = route
-            await send({"type": "http.response.start", "status": 304, "headers": known.not_modified})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        body = self._cache.find(known.etag)
-        if body is None:
+        picture, route = found
+        answer = answers.at_once(picture, scope, services)
+        if answer is None and picture.make is None:
             await self._app(scope, receive, send)
             return
         scope["route"] = route
-        headers = [*known.headers, _TIMING, (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        response: Response
+        try:
+            response = answer or await answers.drawn(picture, scope, receive, services)
+        except VitrineError as error:
+            response = problem_response(error, scope["vitrine.request_id"])
+        await response(scope, receive, send)

@@ -1,22 +1,24 @@
 """Pictures to HTTP answers: headers, JSON entries, provenance."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import Response
+from starlette.types import Receive, Scope
 
 from service import negotiation
 from service.api.connection import while_connected
-from service.batcher import BatchTiming, Terms
-from service.known import Known, RawHeaders
+from service.api.inputs import terms_of
+from service.batcher import BatchTiming
+from service.known import Picture, RawHeaders
 from service.pipeline import ServedModel
 from service.resolver import Order
 from service.services import Services
 
 TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 KEPT_TIMING = 'cache;desc="hit", queue;dur=0, forward;dur=0, encode;dur=0'
-KEPT_BY_304 = ("ETag", "Cache-Control", "Content-Location", "Vary")
+KEPT_BY_304 = (b"etag", b"cache-control", b"content-location", b"vary")
 EXPOSED_HEADERS = (
     "ETag",
     "Content-Location",
@@ -39,58 +41,70 @@ def model_headers(model: ServedModel) -> dict[str, str]:
     }
 
 
-async def cacheable(
-    request: Request,
-    services: Services,
-    headers: Mapping[str, str],
-    media_type: str,
-    make: Callable[[Terms], Awaitable[tuple[bytes, str]]],
-    terms: Terms,
-) -> Response:
-    """Answer a request whose file has an `ETag`: by 304, by the kept file, or by one that is made now for all who ask.
+class Answer(Response):
+    """A response of headers that are ready to be sent."""
+
+    def __init__(self, status: int, headers: RawHeaders, body: bytes = b"") -> None:
+        # Instead of Response's own, which would make them from a dictionary once more.
+        self.status_code, self.raw_headers, self.body, self.background = status, headers, body, None
+
+
+def at_once(picture: Picture, scope: Scope, services: Services) -> Answer | None:
+    """Answer what needs no drawing: 304 if the client has the picture, the file if the cache has it.
 
     Args:
-        request: Whose client may leave.
-        services: With the cache, and with what requests asked for before, which now holds this one.
-        headers: Of the answer, `ETag` among them; without those that differ from one answer to the next.
-        media_type: Of the file.
-        make: Makes file and `Server-Timing`.
-        terms: This request's deadline and urgency.
+        picture: What the request asks for.
+        scope: The request.
+        services: With the cache.
 
     Returns:
-        The response.
+        The answer, if there is one.
+    """
+    given = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
+    if given is not None and negotiation.matches(given.decode("latin-1"), picture.etag):
+        return Answer(304, [header for header in picture.headers if header[0] in KEPT_BY_304])
+    body = services.cache.find(picture.etag)
+    return None if body is None else _file(picture, body, KEPT_TIMING)
+
+
+async def drawn(picture: Picture, scope: Scope, receive: Receive, services: Services) -> Answer:
+    """Answer by a file that is made now, for all who ask for it.
+
+    Args:
+        picture: What the request asks for; it can be made.
+        scope: The request.
+        receive: Tells when its client leaves.
+        services: With the cache, and the time that a request may take.
+
+    Returns:
+        The answer.
 
     Raises:
-        VitrineError: As `make`.
+        VitrineError: If the queue is full, or as `picture.make`.
         ClientLeft: If the client left.
     """
-    key = headers["ETag"]
-    known = Known(
-        key, _raw(headers, media_type), _raw({name: headers[name] for name in KEPT_BY_304 if name in headers})
-    )
-    services.known.keep(request.scope, known)
-    if negotiation.matches(request.headers.get("if-none-match"), key):
-        return not_modified(headers)
+    terms, cache, make = terms_of(scope, services.settings.request_timeout_s), services.cache, picture.make
+    assert make is not None
+    if not cache.is_being_made(picture.etag, terms.urgency):
+        refusal = picture.refusal(terms.key)
+        if refusal is not None:
+            raise refusal
 
     def made(timeout_s: float) -> Awaitable[tuple[bytes, str]]:
         return make(replace(terms, timeout_s=timeout_s))
 
-    kept = services.cache.find(key)
-    if kept is not None:
-        return _file(kept, KEPT_TIMING, known)
-    work = services.cache.get(key, made, timeout_s=terms.timeout_s, urgency=terms.urgency)
-    return _file(*await while_connected(request, work), known)
+    work = cache.get(picture.etag, made, timeout_s=terms.timeout_s, urgency=terms.urgency)
+    return _file(picture, *await while_connected(receive, work))
 
 
-def _raw(headers: Mapping[str, str], media_type: str | None = None) -> RawHeaders:
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    return raw if media_type is None else [*raw, (b"content-type", media_type.encode())]
+def raw(headers: Mapping[str, str]) -> RawHeaders:
+    """Return headers as they are sent."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
-def _file(body: bytes, timing: str, known: Known) -> Response:
-    response = Response(body)
-    response.raw_headers = [*known.headers, (b"server-timing", timing.encode()), *response.raw_headers]
-    return response
+def _file(picture: Picture, body: bytes, timing: str) -> Answer:
+    last = [(b"server-timing", timing.encode()), (b"content-length", str(len(body)).encode())]
+    return Answer(200, picture.headers + last, body)
 
 
 def server_timing(timing: BatchTiming, encode_s: float) -> str:
@@ -140,9 +154,14 @@ def provenance(model: ServedModel, order: Order) -> dict[str, str]:
     return facts
 
 
-def not_modified(headers: Mapping[str, str]) -> Response:
+def not_modified(headers: Mapping[str, str]) -> Answer:
     """Return a 304 with the headers that a 200 would have had (RFC 9110, section 15.4.5)."""
-    return Response(status_code=304, headers={name: headers[name] for name in KEPT_BY_304 if name in headers})
+    return Answer(304, [header for header in raw(headers) if header[0] in KEPT_BY_304])
+
+
+def seeds_header(orders: Sequence[Order]) -> str:
+    """Return `X-Seed`."""
+    return ",".join([str(order.seed) for order in orders])
 
 
 def link_parameters(model: ServedModel, order: Order, look: Mapping[str, object]) -> dict[str, object]:
@@ -153,10 +172,3 @@ def link_parameters(model: ServedModel, order: Order, look: Mapping[str, object]
     if order.sample.truncation_psi != model.manifest.defaults.truncation_psi:
         parameters["truncation_psi"] = order.sample.truncation_psi  # every digit: the link is to give these pixels
     return parameters | {name: value for name, value in look.items() if value is not None}
-
-
-def picture_url(model: ServedModel, order: Order, form: str, look: Mapping[str, object]) -> str | None:
-    """Return the permanent link to one picture; `None` for one drawn from a latent, which has no seed."""
-    if order.seed is None:
-        return None
-    return negotiation.permalink(model.manifest.id, order.seed, form, link_parameters(model, order, look))

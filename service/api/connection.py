@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from fastapi import Request
+from starlette.types import Receive
 
 T = TypeVar("T")
 
@@ -15,13 +15,13 @@ class ClientLeft(Exception):  # noqa: N818  named after what happened
     """The client closed the connection before its answer."""
 
 
-async def while_connected(request: Request, work: Awaitable[T]) -> T:
+async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
     """Return what `work` returns; if the client leaves, cancel it, which frees its images in the queue.
 
     Nobody looks for the client during the first `UNWATCHED_S`: most work ends sooner, and costs no task.
 
     Args:
-        request: Its body must have been read.
+        receive: Of the request, whose body must have been read.
         work: What takes time.
 
     Returns:
@@ -37,7 +37,7 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
 
     async def watch() -> None:
         nonlocal left
-        while (await request.receive())["type"] != "http.disconnect":
+        while (await receive())["type"] != "http.disconnect":
             pass
         left = True
         task.cancel()

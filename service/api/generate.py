@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -13,9 +12,11 @@ from service.api import answers
 from service.api.connection import while_connected
 from service.api.inputs import consecutive, first_seed, parse_body, parse_query, terms_of
 from service.api.looks import look
+from service.api.recipe import Recipe
 from service.api.routes import PlainRoute
+from service.api.series import Series
 from service.batcher import Terms
-from service.encoder import ENCODER_VERSION, StillFormat
+from service.encoder import StillFormat
 from service.errors import InvalidParameters, NotFound
 from service.negotiation import MEDIA_TYPES, Representation
 from service.pipeline import Look, ServedModel
@@ -36,39 +37,6 @@ FORMATS: tuple[StillFormat, ...] = ("png", "jpeg", "webp", "avif")
 _IMAGES = tuple(MEDIA_TYPES[form] for form in FORMATS)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A request for pictures, resolved against its model."""
-
-    model: ServedModel
-    orders: list[Order]
-    look: Look
-    representation: Representation
-    columns: int  # of the sheet; 0: not a sheet
-    metadata: bool
-    link_look: dict[str, object]
-
-    @property
-    def form(self) -> StillFormat:
-        """The pictures' format."""
-        form: StillFormat = self.representation.format  # type: ignore[assignment]
-        return form
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers that say what was drawn; with the permanent link, where it is one picture that has one."""
-        headers = answers.model_headers(self.model)
-        if self.representation.vary:
-            headers["Vary"] = "Accept"
-        if self.orders[0].seed is not None:
-            headers["X-Seed"] = ",".join(str(order.seed) for order in self.orders)
-        if self.representation.kind == "image" and not self.columns:
-            url = answers.picture_url(self.model, self.orders[0], self.form, self.link_look)
-            if url:
-                headers["Content-Location"] = url
-        return headers
-
-
 @router.get(
     "/generate",
     responses=openapi_responses(*_IMAGES, negotiation.JSON),
@@ -82,11 +50,20 @@ async def get_generate(request: Request) -> Response:
     model = services.catalogue.get(query.model)
     label = None if query.label is None else model.resolver.label(query.label)
     _check_n("n", query.n, services)
-    seeds = consecutive(first_seed(query.seed, request), query.n)
-    orders = model.resolver.orders(seeds, [label] * query.n, query.truncation_psi)
-    job = _job(request, services, model, orders, query)
+    recipe = _recipe(request, services, model, query.n, query)
     cache = negotiation.cache_control(versioned="@" in (query.model or ""), seeded=query.seed is not None)
-    return await _answer_get(request, services, job, cache, query.download)
+    headers = {"Cache-Control": cache, **_attachment(query.download)}
+    series = Series(recipe, count=query.n, label=label, truncation_psi=query.truncation_psi, headers=headers)
+    seed = first_seed(query.seed, request)
+    if cache != negotiation.NO_STORE and recipe.representation.kind == "image":
+        return await _answer(request, services, series, seed)
+    orders = series.orders(seed)
+    headers = series.headers | {"X-Seed": answers.seeds_header(orders)}
+    if cache != negotiation.NO_STORE:
+        headers["ETag"] = series.etag(orders)
+        if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
+            return answers.not_modified(headers)
+    return await _made(request, services, recipe, orders, {"b64", "url"}, headers)
 
 
 @router.get(
@@ -118,17 +95,17 @@ async def get_permalink(request: Request) -> Response:
         raise InvalidParameters.of("/seed", str(error)) from error
     form = negotiation.EXTENSIONS[extension]
     label = None if query.label is None else model.resolver.label(query.label)
-    orders = model.resolver.orders([seed], [label], query.truncation_psi)
-    job = Job(
+    recipe = Recipe(
         model,
-        orders,
         _look(services, model, query, form, query.quality),
         Representation("image", form, vary=False),
         columns=0,
         metadata=query.metadata,
         link_look=_link_look(query, form),
     )
-    return await _answer_get(request, services, job, negotiation.IMMUTABLE, query.download)
+    headers = {"Cache-Control": negotiation.IMMUTABLE, **_attachment(query.download)}
+    series = Series(recipe, count=1, label=label, truncation_psi=query.truncation_psi, headers=headers)
+    return await _answer(request, services, series, seed)
 
 
 @router.post(
@@ -156,12 +133,36 @@ async def post_generate(request: Request) -> Response:
         else:
             seeds = consecutive(first_seed(body.seed, request), count)
         orders = model.resolver.orders(seeds, labels, body.truncation_psi)
-    job = _job(request, services, model, orders, body)
-    terms = terms_of(request, services.settings.request_timeout_s)
-    headers = {"Cache-Control": negotiation.NO_STORE, **job.headers}
-    if job.representation.kind == "json":
-        return await while_connected(request, _json(job, terms, body.include, headers))
-    return await while_connected(request, _image(job, terms, headers))
+    recipe = _recipe(request, services, model, count, body)
+    headers = {"Cache-Control": negotiation.NO_STORE, **recipe.headers}
+    if orders[0].seed is not None:
+        headers["X-Seed"] = answers.seeds_header(orders)
+    return await _made(request, services, recipe, orders, body.include, headers)
+
+
+async def _answer(request: Request, services: Services, series: Series, seed: int) -> Response:
+    """Answer a GET by a picture that can be kept, and remember what the request means."""
+    services.known.keep(request.scope, lambda other: series.picture(seed if other is None else other))
+    picture, scope = series.picture(seed), request.scope
+    return answers.at_once(picture, scope, services) or await answers.drawn(picture, scope, request.receive, services)
+
+
+async def _made(
+    request: Request,
+    services: Services,
+    recipe: Recipe,
+    orders: list[Order],
+    include: set[Any],
+    headers: dict[str, str],
+) -> Response:
+    """Answer by pictures that are made for this request alone."""
+    terms = terms_of(request.scope, services.settings.request_timeout_s)
+    if recipe.representation.kind == "json":
+        return await while_connected(request.receive, _json(recipe, orders, terms, include, headers))
+    if recipe.is_one_picture and (link := recipe.link(orders[0])):
+        headers["Content-Location"] = link
+    body, timing = await while_connected(request.receive, recipe.encoded(orders, terms))
+    return Response(body, 200, headers | {"Server-Timing": timing}, MEDIA_TYPES[recipe.form])
 
 
 def _check_n(counted: str, count: int, services: Services) -> None:
@@ -169,15 +170,10 @@ def _check_n(counted: str, count: int, services: Services) -> None:
         raise InvalidParameters.of(f"/{counted}", f"{count} pictures are more than {services.settings.max_n}")
 
 
-def _job(
-    request: Request,
-    services: Services,
-    model: ServedModel,
-    orders: list[Order],
-    parameters: GenerateQuery | GenerateBody,
-) -> Job:
+def _recipe(
+    request: Request, services: Services, model: ServedModel, count: int, parameters: GenerateQuery | GenerateBody
+) -> Recipe:
     representation = negotiation.represent(request.headers.get("accept"), parameters.format, FORMATS)
-    count = len(orders)
     if parameters.layout == "single" and count > 1 and representation.kind == "image":
         raise InvalidParameters.of(
             "/layout", f"single is for one picture, and n is {count}; use sheet, or ask for JSON"
@@ -186,9 +182,8 @@ def _job(
     columns = (parameters.columns or math.ceil(math.sqrt(count))) if as_sheet else 0
     chosen_for_client = parameters.format == "auto" and representation.format == "png"
     quality = None if chosen_for_client else parameters.quality
-    return Job(
+    return Recipe(
         model,
-        orders,
         _look(services, model, parameters, representation.format, quality, count, columns),
         representation,
         columns=columns,
@@ -227,73 +222,20 @@ def _link_look(parameters: GenerateQuery | GenerateBody | PermalinkQuery, form: 
     }
 
 
-async def _answer_get(request: Request, services: Services, job: Job, cache: str, download: str | None) -> Response:
-    headers = {"Cache-Control": cache, **job.headers}
-    if download is not None:
-        headers["Content-Disposition"] = f'attachment; filename="{download}"'
-    terms = terms_of(request, services.settings.request_timeout_s)
-    as_json = job.representation.kind == "json"
-    if cache != negotiation.NO_STORE:
-        headers["ETag"] = _etag(job)
-        if not as_json:
-            form = MEDIA_TYPES[job.form]
-            return await answers.cacheable(request, services, headers, form, lambda terms: _encoded(job, terms), terms)
-        if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
-            return answers.not_modified(headers)
-    if as_json:
-        return await while_connected(request, _json(job, terms, {"b64", "url"}, headers))
-    return await while_connected(request, _image(job, terms, headers))
+def _attachment(download: str | None) -> dict[str, str]:
+    return {} if download is None else {"Content-Disposition": f'attachment; filename="{download}"'}
 
 
-def _etag(job: Job) -> str:
-    parameters: dict[str, object] = {
-        "seeds": [order.seed for order in job.orders],
-        "labels": [order.label for order in job.orders],
-        "truncation_psi": job.orders[0].sample.truncation_psi,
-        "look": job.look,
-        "kind": job.representation.kind,
-        "format": job.form,
-        "columns": job.columns,
-        "metadata": job.metadata,
-    }
-    return negotiation.etag(job.model.identity, ENCODER_VERSION, parameters)
-
-
-async def _image(job: Job, terms: Terms, headers: dict[str, str]) -> Response:
-    body, timing = await _encoded(job, terms)
-    return Response(body, 200, headers | {"Server-Timing": timing}, MEDIA_TYPES[job.form])
-
-
-async def _encoded(job: Job, terms: Terms) -> tuple[bytes, str]:
-    """Return the file, and what `Server-Timing` says of it."""
-    text = _text(job)
-    if job.columns:
-        pixels, timing = await job.model.draw([order.sample for order in job.orders], terms)
-        body, encode_s = await job.model.still(pixels, job.look, job.form, text, job.columns)
-    else:
-        body, timing, encode_s = await job.model.picture(job.orders[0], job.look, job.form, text, terms)
-    return body, answers.server_timing(timing, encode_s)
-
-
-def _text(job: Job) -> dict[str, str] | None:
-    """Return the provenance of a picture, or of a sheet: what its pictures have in common, and all seeds."""
-    if not job.metadata:
-        return None
-    first, *others = (answers.provenance(job.model, order) for order in job.orders)
-    if not others:
-        return first
-    common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
-    return common | answers.seeds_fact([order.seed for order in job.orders])
-
-
-async def _json(job: Job, terms: Terms, include: set[Any], headers: dict[str, str]) -> Response:
-    model = job.model
-    pixels, timing = await model.draw([order.sample for order in job.orders], terms)
-    texts = [answers.provenance(model, order) if job.metadata else None for order in job.orders]
-    files, encode_s = await model.stills(pixels, job.look, job.form, texts) if "b64" in include else ([], 0.0)
-    width, height = model.resolver.output_size(job.look.size)
+async def _json(
+    recipe: Recipe, orders: list[Order], terms: Terms, include: set[Any], headers: dict[str, str]
+) -> Response:
+    model = recipe.model
+    pixels, timing = await model.draw([order.sample for order in orders], terms)
+    texts = [answers.provenance(model, order) if recipe.metadata else None for order in orders]
+    files, encode_s = await model.stills(pixels, recipe.look, recipe.form, texts) if "b64" in include else ([], 0.0)
+    width, height = model.resolver.output_size(recipe.look.size)
     images = []
-    for index, order in enumerate(job.orders):
+    for index, order in enumerate(orders):
         entry: dict[str, Any] = {
             "index": index,
             "seed": order.seed,
@@ -301,10 +243,10 @@ async def _json(job: Job, terms: Terms, include: set[Any], headers: dict[str, st
             "truncation_psi": order.sample.truncation_psi,
             "width": width,
             "height": height,
-            "media_type": MEDIA_TYPES[job.form],
+            "media_type": MEDIA_TYPES[recipe.form],
         }
         if "url" in include:
-            entry["url"] = answers.picture_url(model, order, job.form, job.link_look)
+            entry["url"] = recipe.link(order)
         if "b64" in include:
             entry["b64"] = base64.b64encode(files[index]).decode()
         if "latent" in include:

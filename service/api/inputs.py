@@ -121,24 +121,25 @@ def consecutive(seed: int, count: int) -> list[int]:
     return [(seed + index) % (MAX_SEED + 1) for index in range(count)]
 
 
-def terms_of(request: Request, limit_s: float) -> Terms:
-    """Return what the request asks of the queue.
+def terms_of(scope: Scope, limit_s: float) -> Terms:
+    """Return what a request asks of the queue.
 
     Args:
-        request: With `Prefer: wait=N` (RFC 7240) it takes less time than the service's limit, with `Priority: u=N`
-            (RFC 9218) it has another urgency than 3; what these headers hold besides, or wrongly, is ignored.
+        scope: The request; with `Prefer: wait=N` (RFC 7240) it takes less time than the service's limit, with
+            `Priority: u=N` (RFC 9218) it has another urgency than 3; what these headers hold besides, or wrongly, is
+            ignored.
         limit_s: The service's limit.
 
     Returns:
         Deadline, urgency and key.
     """
-    wait = _PREFER_WAIT.search(request.headers.get("prefer", ""))
-    urgency = _URGENCY.search(request.headers.get("priority", ""))
-    return Terms(
-        min(limit_s, float(wait.group(1))) if wait else limit_s,
-        int(urgency.group(1)) if urgency else DEFAULT_URGENCY,
-        key_of(request.scope),
-    )
+    timeout_s, urgency = limit_s, DEFAULT_URGENCY
+    for name, value in scope["headers"]:
+        if name == b"prefer" and (wait := _PREFER_WAIT.search(value.decode("latin-1"))):
+            timeout_s = min(limit_s, float(wait.group(1)))
+        elif name == b"priority" and (given := _URGENCY.search(value.decode("latin-1"))):
+            urgency = int(given.group(1))
+    return Terms(timeout_s, urgency, key_of(scope))
 
 
 def key_of(scope: Scope) -> Hashable:

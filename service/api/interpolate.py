@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -18,6 +18,7 @@ from service.batcher import Terms
 from service.encoder import ENCODER_VERSION, AnimationFormat
 from service.engine import Pixels
 from service.errors import InvalidParameters, NotAcceptable
+from service.known import Picture, RawHeaders
 from service.negotiation import MEDIA_TYPES, Representation
 from service.pipeline import Look, ServedModel
 from service.sample import Sample
@@ -88,7 +89,7 @@ class Way:
             "psi": self.samples[0].truncation_psi,
             "as": self.representation,
         }
-        return negotiation.etag(self.model.identity, ENCODER_VERSION, identity)
+        return negotiation.Validator(self.model.identity, ENCODER_VERSION, identity).etag(None)
 
 
 @router.get(
@@ -205,18 +206,27 @@ async def _answer(
     )
     way = Way(model, stops, keyframes, samples, finish, representation, parameters)
     headers = {"Cache-Control": cache, **way.headers}
-    terms = terms_of(request, services.settings.request_timeout_s)
-    as_json, form = representation.kind == "json", MEDIA_TYPES[representation.format]
+    terms = terms_of(request.scope, services.settings.request_timeout_s)
+    form = MEDIA_TYPES[representation.format]
     if cache != negotiation.NO_STORE:
         headers["ETag"] = way.etag
-        if not as_json:
-            return await answers.cacheable(request, services, headers, form, lambda terms: _encoded(way, terms), terms)
+        if representation.kind == "image":
+            return await _keepable(request, services, way, answers.raw({**headers, "Content-Type": form}))
         if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
             return answers.not_modified(headers)
-    if as_json:
-        return await while_connected(request, _json(way, headers, terms))
-    body, timing = await while_connected(request, _encoded(way, terms))
+    if representation.kind == "json":
+        return await while_connected(request.receive, _json(way, headers, terms))
+    body, timing = await while_connected(request.receive, _encoded(way, terms))
     return Response(body, 200, headers | {"Server-Timing": timing}, form)
+
+
+async def _keepable(request: Request, services: Services, way: Way, headers: RawHeaders) -> Response:
+    """Answer a GET by an animation that can be kept, and remember what the request means; but not the whole way."""
+    picture = Picture(way.etag, headers, lambda terms: _encoded(way, terms), way.model.refusal)
+    lasting = replace(picture, make=None)
+    services.known.keep(request.scope, lambda seed: lasting)
+    scope = request.scope
+    return answers.at_once(picture, scope, services) or await answers.drawn(picture, scope, request.receive, services)
 
 
 def _represent(request: Request, parameters: InterpolateQuery | InterpolateBody) -> Representation:

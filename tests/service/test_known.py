@@ -1,8 +1,8 @@
-"""What requests asked for before: which requests are the same, and how much is remembered."""
+"""What requests mean: which of them are the same but for the seed, and how much is remembered."""
 
 import pytest
 
-from service.known import MAX_TARGET_BYTES, OVERHEAD_BYTES, Known, KnownAnswers
+from service.known import MAX_TARGET_BYTES, OVERHEAD_BYTES, KnownRequests, Picture
 
 
 def scope(path: str = "/generate", query: bytes = b"seed=1", **headers: str) -> dict[str, object]:
@@ -10,45 +10,111 @@ def scope(path: str = "/generate", query: bytes = b"seed=1", **headers: str) -> 
     return {"type": "http", "path": path, "query_string": query, "headers": raw}
 
 
-def known(etag: str = "1") -> Known:
-    return Known(etag, [], [])
+def picture_of(name: str, seed: int | None) -> Picture:
+    return Picture(f"{name} {seed}", [], None, lambda key: None)
 
 
-def test_same_request_is_known() -> None:
-    """Path, query and Accept make it; other headers do not."""
-    answers = KnownAnswers(1_000_000)
-    answers.keep(scope(accept="image/png"), known("a"))
+def keep(requests: KnownRequests, name: str, request: dict[str, object]) -> None:
+    requests.keep(request, lambda seed: picture_of(name, seed))
 
-    assert answers.find(scope(accept="image/png", cookie="x")) == (known("a"), None)
-    others = [scope(), scope(accept="image/*"), scope(query=b"seed=2", accept="image/png")]
-    others.append(scope("/interpolate", accept="image/png"))
-    assert [answers.find(other) for other in others] == [None] * 4
+
+def found(requests: KnownRequests, request: dict[str, object]) -> str | None:
+    entry = requests.find(request)
+    return None if entry is None else entry[0].etag
+
+
+def test_request_is_known_by_path_query_and_accept() -> None:
+    """Other headers do not matter; another seed is another picture of the same kind."""
+    requests = KnownRequests(1_000_000)
+    keep(requests, "a", scope(accept="image/png"))
+
+    assert found(requests, scope(accept="image/png", cookie="x")) == "a 1"
+    assert found(requests, scope(query=b"seed=9007199254740", accept="image/png")) == "a 9007199254740"
+    others = [scope(), scope(accept="image/*"), scope(query=b"seed=1&n=2", accept="image/png")]
+    others += [scope("/interpolate", accept="image/png"), scope("/i/seed=1", accept="image/png")]
+    assert [found(requests, other) for other in others] == [None] * 5
+
+
+@pytest.mark.parametrize("query", [b"seed=7", b"seed=7&n=2", b"label=%2F&seed=7", b"a=1&seed=7&b=2", b"xseed=1&seed=7"])
+def test_seed_is_found_wherever_it_stands(query: bytes) -> None:
+    """Between other parameters, whatever those are."""
+    requests = KnownRequests(1_000_000)
+    keep(requests, "a", scope(query=query))
+
+    assert found(requests, scope(query=query)) == "a 7"
+    assert found(requests, scope(query=query.replace(b"7", b"8"))) == "a 8"
+    assert found(requests, scope(query=query + b"&c=1")) is None
+
+
+SPELT = (
+    b"seed=abc",
+    b"seed=007",
+    b"seed=+7",
+    b"seed=-7",
+    b"seed=9007199254740993",
+    b"seed=%37",
+    b"Seed=7",
+    b"seed=",
+    b"",
+)
+
+
+@pytest.mark.parametrize("query", SPELT)
+def test_other_spelling_is_a_target_of_its_own(query: bytes) -> None:
+    """Only what everybody writes is taken for a number; the picture of the rest is that of the request itself."""
+    requests = KnownRequests(1_000_000)
+    keep(requests, "a", scope(query=query))
+    keep(requests, "b", scope(query=b"seed=1"))
+
+    assert found(requests, scope(query=query)) == "a None"
+    assert found(requests, scope(query=b"seed=7")) == "b 7"
+
+
+@pytest.mark.parametrize("repeated", [b"seed=1&seed=2", b"seed=2&s%65ed=1"])
+def test_seed_that_is_given_twice_is_not_taken_for_one(repeated: bytes) -> None:
+    """Such a request is refused when it is parsed, so its like is never kept."""
+    requests = KnownRequests(1_000_000)
+    keep(requests, "a", scope(query=b"seed=1"))
+
+    assert found(requests, scope(query=repeated)) is None
+
+
+def test_seed_of_a_permanent_link() -> None:
+    """Is the file's name; model, extension and query make the kind."""
+    requests = KnownRequests(1_000_000)
+    keep(requests, "a", scope("/i/tiny@1/5.png", b"label=2"))
+
+    assert found(requests, scope("/i/tiny@1/6.png", b"label=2")) == "a 6"
+    others = [("/i/tiny@2/6.png", b"label=2"), ("/i/tiny@1/6.webp", b"label=2"), ("/i/tiny@1/6.png", b"")]
+    others += [("/i/tiny@1/06.png", b"label=2"), ("/i/tiny@1/x6.png", b"label=2"), ("/i/tiny@1/6", b"label=2")]
+    assert [found(requests, scope(*other)) for other in others] == [None] * 6
 
 
 def test_least_recently_used_is_given_up() -> None:
     """What is asked for again stays."""
-    answers = KnownAnswers(2 * (OVERHEAD_BYTES + 100))
+    requests = KnownRequests(2 * (OVERHEAD_BYTES + 100))
     for number in (1, 2):
-        answers.keep(scope(query=b"seed=%d" % number), known(str(number)))
-    assert answers.find(scope(query=b"seed=1"))
-    answers.keep(scope(query=b"seed=3"), known("3"))
+        keep(requests, "a", scope(query=b"seed=1&n=%d" % number))
+    assert found(requests, scope(query=b"seed=1&n=1"))
+    keep(requests, "a", scope(query=b"seed=1&n=3"))
 
-    assert [bool(answers.find(scope(query=b"seed=%d" % number))) for number in (1, 2, 3)] == [True, False, True]
+    kept = [bool(found(requests, scope(query=b"seed=1&n=%d" % number))) for number in (1, 2, 3)]
+    assert kept == [True, False, True]
 
 
 @pytest.mark.parametrize(("room", "length"), [(0, 1), (10**6, MAX_TARGET_BYTES)])
 def test_nothing_is_kept_without_room_or_of_huge_targets(room: int, length: int) -> None:
     """A client that varies a long query cannot push out everybody else's entries."""
-    answers = KnownAnswers(room)
-    answers.keep(scope(query=b"x" * length), known())
-    assert answers.find(scope(query=b"x" * length)) is None
+    requests = KnownRequests(room)
+    keep(requests, "a", scope(query=b"x" * length))
+    assert found(requests, scope(query=b"x" * length)) is None
 
 
 def test_everything_can_be_forgotten() -> None:
     """And then there is as much room as before."""
-    answers = KnownAnswers(OVERHEAD_BYTES + 100)
-    answers.keep(scope(), known("a"))
-    answers.forget()
-    assert answers.find(scope()) is None
-    answers.keep(scope(), known("b"))
-    assert answers.find(scope()) == (known("b"), None)
+    requests = KnownRequests(OVERHEAD_BYTES + 100)
+    keep(requests, "a", scope())
+    requests.forget()
+    assert found(requests, scope()) is None
+    keep(requests, "b", scope())
+    assert found(requests, scope()) == "b 1"

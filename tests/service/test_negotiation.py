@@ -108,13 +108,24 @@ def test_if_none_match_is_compared_weakly(header: str | None, expected: bool) ->
 
 
 def test_etag_depends_on_everything_but_the_order() -> None:
-    """Digest, encoder and parameters make the tag; the order of the parameters does not."""
-    tag = negotiation.etag("d", "1", {"a": 1, "b": 2})
-    assert tag == negotiation.etag("d", "1", {"b": 2, "a": 1})
-    others = [negotiation.etag("e", "1", {"a": 1, "b": 2}), negotiation.etag("d", "2", {"a": 1, "b": 2})]
-    others += [negotiation.etag("d", "1", {"a": 1}), negotiation.etag("d", "1", {"a": 1, "b": 3})]
-    assert len({tag, *others}) == 5
-    assert tag.startswith('W/"')
+    """Digest, encoder, parameters and pictures make the tag; the order of the parameters does not."""
+
+    def tag(model: str, encoder: str, parameters: dict[str, object], pictures: object = 7) -> str:
+        return negotiation.Validator(model, encoder, parameters).etag(pictures)
+
+    first = tag("d", "1", {"a": 1, "b": 2})
+    assert first == tag("d", "1", {"b": 2, "a": 1})
+    others = [tag("e", "1", {"a": 1, "b": 2}), tag("d", "2", {"a": 1, "b": 2}), tag("d", "1", {"a": 1, "b": 2}, 8)]
+    others += [tag("d", "1", {"a": 1}), tag("d", "1", {"a": 1, "b": 3}), tag("d", "1", {"a": 1, "b": "2"})]
+    assert len({first, *others}) == 7
+    assert first.startswith('W/"')
+
+
+def test_validator_makes_the_same_tag_again() -> None:
+    """What it has made does not change what it makes."""
+    validator = negotiation.Validator("d", "1", {})
+    first, other, again = (validator.etag(picture) for picture in (1, 2, 1))
+    assert first == again != other
 
 
 @pytest.mark.parametrize(
@@ -134,7 +145,7 @@ def test_cache_control_follows_what_is_fixed(versioned: bool, seeded: bool, expe
 @given(st.dictionaries(st.sampled_from(["label", "size", "background"]), st.text(max_size=20)))
 def test_permalink_round_trips(parameters: dict[str, str]) -> None:
     """Whatever a label is called, the link's query gives it back, and the link is ASCII."""
-    link = urlsplit(negotiation.permalink("tiny@1", 7, "png", parameters))
+    link = urlsplit(negotiation.permalink("tiny@1", 7, "png", negotiation.link_query(parameters)))
     assert link.path == "/i/tiny@1/7.png"
     assert parse_qs(link.query, keep_blank_values=True) == {name: [value] for name, value in parameters.items()}
     assert link.geturl().isascii()
@@ -142,4 +153,4 @@ def test_permalink_round_trips(parameters: dict[str, str]) -> None:
 
 def test_permalink_without_parameters_has_no_query() -> None:
     """The shortest link is path only."""
-    assert negotiation.permalink("tiny@1", 7, "webp", {}) == "/i/tiny@1/7.webp"
+    assert negotiation.permalink("tiny@1", 7, "webp", negotiation.link_query({})) == "/i/tiny@1/7.webp"

@@ -189,3 +189,50 @@ async def test_known_request_for_a_picture_that_is_gone_is_drawn() -> None:
         assert "access-control-allow-origin" not in first.headers
         assert again.headers["access-control-allow-origin"] == "https://shop.example"
         assert kept.headers["access-control-allow-origin"] == "https://shop.example"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("/generate?seed=5&n=3&columns=2", "/generate?seed=6&n=3&columns=2"),
+        ("/generate?label=bag&seed=5&truncation_psi=0.5", "/generate?label=bag&seed=41&truncation_psi=0.5"),
+        ("/generate?seed=5", "/generate?seed=999999999999999"),
+        ("/generate?seed=5&download=a.png&metadata=false", "/generate?seed=0&download=a.png&metadata=false"),
+        ("/i/tiny@1/5.webp?size=32&quality=50", "/i/tiny@1/77.webp?size=32&quality=50"),
+    ],
+)
+async def test_another_seed_is_answered_as_if_it_were_parsed(
+    first: str, second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Body and all headers that last; and a seed of the same kind is drawn without the routes."""
+    async with faked() as (client, _, app):
+        parsed = await client.get(second)
+        app.state.services.known.forget()
+        app.state.services.cache._bodies.clear()
+        await client.get(first)
+        monkeypatch.setattr(app.router, "routes", [])
+        known = await client.get(second)
+
+        assert (known.status_code, known.content) == (200, parsed.content)
+        assert lasting(known) == lasting(parsed)
+
+
+async def test_known_kind_is_refused_while_the_queue_is_full_unless_it_is_being_drawn() -> None:
+    """As a problem document with a time to come again; whoever asks for what is being drawn waits for that."""
+    async with faked(max_queue_images=1) as (client, engine, _):
+        await client.get("/generate?seed=1")
+        engine.open.clear()
+        waiting = [asyncio.create_task(client.get("/generate?seed=2"))]
+        await until(lambda: len(engine.batches) == 2)
+        waiting.append(asyncio.create_task(client.get("/generate?seed=3")))
+        await asyncio.sleep(0.01)
+        refused = await client.get("/generate?seed=4")
+        shared = asyncio.create_task(client.get("/generate?seed=3"))
+        kept = await client.get("/generate?seed=1")
+        engine.open.set()
+        answers = await asyncio.gather(*waiting, shared)
+
+        assert (refused.status_code, kept.status_code) == (429, 200)
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert int(refused.headers["retry-after"]) >= 1
+        assert [answer.status_code for answer in answers] == [200, 200, 200]

@@ -46,7 +46,7 @@ async def test_result_is_returned_while_the_client_stays() -> None:
     """A client that waits gets what the work returns, and nothing is left behind."""
     client, work = Client({"type": "http.request", "body": b"", "more_body": False}), Work()
     work.may_end.set()
-    assert await while_connected(client.request, work()) == "picture"
+    assert await while_connected(client.request.receive, work()) == "picture"
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -54,7 +54,7 @@ async def test_result_is_returned_while_the_client_stays() -> None:
 async def test_client_that_leaves_cancels_the_work() -> None:
     """The work of a departed client is cancelled, and its handler told."""
     client, work = Client(), Work()
-    task = asyncio.create_task(while_connected(client.request, work()))
+    task = asyncio.create_task(while_connected(client.request.receive, work()))
     await work.begun.wait()
     client.left.set()
     with pytest.raises(ClientLeft):
@@ -70,13 +70,13 @@ async def test_error_of_the_work_is_raised() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await while_connected(Client().request, fail())
+        await while_connected(Client().request.receive, fail())
 
 
 async def test_cancellation_from_outside_is_not_taken_for_a_departure() -> None:
     """A server that stops cancels handlers; that stays a cancellation."""
     client, work = Client(), Work()
-    task = asyncio.create_task(while_connected(client.request, work()))
+    task = asyncio.create_task(while_connected(client.request.receive, work()))
     await work.begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -88,7 +88,7 @@ async def test_cancellation_from_outside_is_not_taken_for_a_departure() -> None:
 async def test_cancellation_together_with_a_departure_stays_a_cancellation() -> None:
     """Where both happen at once the server's wish goes first."""
     client, work = Client(), Work()
-    task = asyncio.create_task(while_connected(client.request, work()))
+    task = asyncio.create_task(while_connected(client.request.receive, work()))
     await work.begun.wait()
     client.left.set()
     await asyncio.sleep(0)
@@ -101,7 +101,7 @@ async def test_departure_after_the_result_changes_nothing() -> None:
     """A client that leaves when its answer is ready does not cancel what comes after."""
     client, work = Client(), Work()
     work.may_end.set()
-    assert await while_connected(client.request, work()) == "picture"
+    assert await while_connected(client.request.receive, work()) == "picture"
     client.left.set()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
