@@ -1,5 +1,7 @@
 """Every metric object and its buckets. Seconds and bytes; labels from finite sets only."""
 
+from typing import Protocol
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
 from service.batcher import Observer
@@ -7,6 +9,18 @@ from service.batcher import Observer
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _FINE_SECONDS = (0.0001, 0.00025, 0.0005, *_SECONDS)
 _BATCH = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
+
+
+class Queue(Protocol):
+    """What can be read of a queue at any time."""
+
+    @property
+    def queued(self) -> int:
+        """Images waiting."""
+
+    @property
+    def in_flight(self) -> int:
+        """Images on the device."""
 
 
 class Metrics:
@@ -49,6 +63,9 @@ class Metrics:
         )
         self.queue_images = Gauge("vitrine_queue_images", "Images waiting.", registry=registry)
         self.inflight_images = Gauge("vitrine_inflight_images", "Images on the device.", registry=registry)
+        self._queues: list[Queue] = []
+        self.queue_images.set_function(lambda: sum(queue.queued for queue in self._queues))
+        self.inflight_images.set_function(lambda: sum(queue.in_flight for queue in self._queues))
         self.queue_limit_images = Gauge("vitrine_queue_limit_images", "Images that may wait.", registry=registry)
         self.rejected = Counter(
             "vitrine_rejected", "Requests refused before the queue.", ("reason",), registry=registry
@@ -78,6 +95,10 @@ class Metrics:
         self.ready = Gauge("vitrine_ready", "Whether /readyz says 200.", registry=registry)
         self.draining = Gauge("vitrine_draining", "Whether the server is shutting down.", registry=registry)
 
+    def watch(self, queue: Queue) -> None:
+        """Let a queue count in the gauges of what waits and of what is on the device, which are read when asked for."""
+        self._queues.append(queue)
+
     def of_requests(self, route: str, model: str, status: int) -> tuple[Counter, Histogram]:
         """Return the counter and the histogram of one kind of request."""
         outcome = "ok" if status < 400 else "client_error" if status < 500 else "server_error"
@@ -96,7 +117,6 @@ class BatchMetrics(Observer):
         self._queue_wait = metrics.queue_wait.labels(model)
         self._images = metrics.images.labels(model)
         self._metrics = metrics
-        self._queued = self._in_flight = 0
 
     def batch_started(self, size: int) -> None:
         """Count a batch of `size` images."""
@@ -122,9 +142,3 @@ class BatchMetrics(Observer):
     def out_of_memory(self) -> None:
         """Count a batch that did not fit."""
         self._metrics.oom.inc()
-
-    def depth(self, queued: int, in_flight: int) -> None:
-        """Move the gauges, which all models share, by what has changed for this one."""
-        self._metrics.queue_images.inc(queued - self._queued)
-        self._metrics.inflight_images.inc(in_flight - self._in_flight)
-        self._queued, self._in_flight = queued, in_flight

@@ -143,6 +143,11 @@ def link_query(parameters: Mapping[str, object]) -> str:
     return f"?{query}" if query else ""
 
 
-def permalink(model_id: str, seed: int, extension: str, query: str) -> str:
-    """Return the path of the permanent link to one picture."""
-    return f"/i/{quote(model_id, safe='@')}/{seed}.{extension}{query}"
+def permalink_base(model_id: str) -> str:
+    """Return the beginning of a model's permanent links."""
+    return f"/i/{quote(model_id, safe='@')}/"
+
+
+def permalink(base: str, seed: int, extension: str, query: str) -> str:
+    """Return the path of the permanent link to one picture, of `permalink_base` and `link_query`."""
+    return f"{base}{seed}.{extension}{query}"

@@ -94,6 +94,7 @@ class ServedModel:
             observer=BatchMetrics(metrics, bundle.manifest.name),
             sizes=lambda: engine.status().batch_sizes,
         )
+        metrics.watch(self.batcher)
         self.resolver = Resolver(bundle.manifest)
 
     @property

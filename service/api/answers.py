@@ -1,7 +1,6 @@
 """Pictures to HTTP answers: headers, JSON entries, provenance."""
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from fastapi import Response
@@ -10,7 +9,7 @@ from starlette.types import Receive, Scope
 from service import negotiation
 from service.api.connection import while_connected
 from service.api.inputs import terms_of
-from service.batcher import BatchTiming
+from service.batcher import BatchTiming, Terms
 from service.known import Picture, RawHeaders
 from service.pipeline import ServedModel
 from service.resolver import Order
@@ -91,7 +90,7 @@ async def drawn(picture: Picture, scope: Scope, receive: Receive, services: Serv
             raise refusal
 
     def made(timeout_s: float) -> Awaitable[tuple[bytes, str]]:
-        return make(replace(terms, timeout_s=timeout_s))
+        return make(Terms(timeout_s, terms.urgency, terms.key))
 
     work = cache.get(picture.etag, made, timeout_s=terms.timeout_s, urgency=terms.urgency)
     return _file(picture, *await while_connected(receive, work))

@@ -67,7 +67,8 @@ class Recipe:
         """Return the permanent link to a picture; `None` for one drawn from a latent, which has no seed."""
         if order.seed is None:
             return None
-        return negotiation.permalink(self.model.manifest.id, order.seed, self.form, self.link_query(order))
+        base = negotiation.permalink_base(self.model.manifest.id)
+        return negotiation.permalink(base, order.seed, self.form, self.link_query(order))
 
     def text(self, orders: Sequence[Order]) -> dict[str, str] | None:
         """Return the provenance of a picture, or of a sheet: what its pictures have in common, and all seeds."""

@@ -40,6 +40,7 @@ class Series:
         self._raw = answers.raw({**self.headers, "Content-Type": MEDIA_TYPES[recipe.form]})
         identity = {**recipe.identity, "truncation_psi": self._psi}
         self._validator = negotiation.Validator(recipe.model.identity, ENCODER_VERSION, identity)
+        self._link_base = negotiation.permalink_base(recipe.model.manifest.id)
         self._queries: dict[int, str] = {}  # of permanent links, by label
 
     def orders(self, seed: int) -> list[Order]:
@@ -65,4 +66,4 @@ class Series:
         if query is None:
             query = self._queries[order.label] = self._recipe.link_query(order)
         assert order.seed is not None  # it was made from one
-        return negotiation.permalink(self._recipe.model.manifest.id, order.seed, self._recipe.form, query)
+        return negotiation.permalink(self._link_base, order.seed, self._recipe.form, query)

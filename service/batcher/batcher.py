@@ -42,7 +42,7 @@ class Batcher(Generic[Item, Result]):
         max_queue: Items that may wait, over all requests, at least 1; those in `run` are not counted, and those that
             come back after a refusal may be half as many more.
         workers: Calls of `run` at the same time, at least 1.
-        observer: Told about every change.
+        observer: Told about what happens.
         sizes: Returns the sizes that batches have in `run`, ascending, the last one `max_batch_size`; it pads others.
             Without it every size runs as it is.
         clock: Seconds from any origin, never falling.
@@ -350,8 +350,7 @@ class Batcher(Generic[Item, Result]):
             worker.cancel()
 
     def _changed(self) -> None:
-        if self.queued or self._in_flight:
+        if self._queue or self._in_flight:
             self._idle.clear()
         else:
             self._idle.set()
-        self._observer.depth(self.queued, self._in_flight)

@@ -2,7 +2,7 @@
 
 
 class Observer:
-    """Told about every change, on the hot path: it must neither block nor raise. This one ignores everything."""
+    """Told about what happens, on the hot path: it must neither block nor raise. This one ignores everything."""
 
     def batch_started(self, size: int) -> None:
         """Note that a batch goes to the run function."""
@@ -18,9 +18,6 @@ class Observer:
 
     def cancelled(self, stage: str) -> None:
         """Note a request whose caller left: `queued` if no item of it had been taken yet, else `running`."""
-
-    def depth(self, queued: int, in_flight: int) -> None:
-        """Note the number of items waiting and of items in the run function, after each change."""
 
     def out_of_memory(self) -> None:
         """Note a batch that did not fit."""

@@ -76,11 +76,10 @@ class Call:
     answer: asyncio.Future[list[Value]]
 
 
-class Depth:
-    """An observer that checks the pairing of starts and ends, and keeps the last depth and refusal."""
+class Diary:
+    """An observer that counts the batches that have started and not ended, and keeps the last refusal."""
 
     def __init__(self) -> None:
-        self.now = (0, 0)
         self.running: Counter[int] = Counter()
         self.reason = ""
 
@@ -96,9 +95,6 @@ class Depth:
         self.reason = reason
 
     def cancelled(self, stage: str) -> None: ...
-
-    def depth(self, queued: int, in_flight: int) -> None:
-        self.now = (queued, in_flight)
 
 
 class BatcherMachine(RuleBasedStateMachine):
@@ -119,13 +115,13 @@ class BatcherMachine(RuleBasedStateMachine):
         self.wrong: list[str] = []
         self.restarts = self.crashes = 0
         self.ending: list[asyncio.Task[Any]] = []
-        self.depth = Depth()
+        self.diary = Diary()
         self.batcher = Batcher[Item, Value](
             self.run_batch,
             max_batch_size=max_batch_size,
             max_queue=max_queue,
             workers=workers,
-            observer=self.depth,
+            observer=self.diary,
             clock=self.loop.time,
         )
         self.loop.call_soon(self.batcher.start)
@@ -168,7 +164,7 @@ class BatcherMachine(RuleBasedStateMachine):
         except QueueFull as refusal:
             outcome = "refused"
             full = queued + request.size > self.max_queue
-            self.expect(full or self.depth.reason == "deadline", f"refused at {queued} of {self.max_queue}")
+            self.expect(full or self.diary.reason == "deadline", f"refused at {queued} of {self.max_queue}")
             self.expect(refusal.retry_after_s >= 0, "Retry-After lies in the past")
         except DeadlineExceeded:
             outcome = "late"
@@ -285,7 +281,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert self.batcher.queued == waiting
         assert self.batcher.in_flight == sum(running)
         assert not waiting or len(running) == self.num_workers, "items wait beside a free worker"
-        assert +self.depth.running == Counter(running)
+        assert +self.diary.running == Counter(running)
 
     # What holds between any two steps.
 
@@ -293,7 +289,6 @@ class BatcherMachine(RuleBasedStateMachine):
     def limits_hold(self) -> None:
         assert 0 <= self.batcher.queued <= self.max_queue
         assert 0 <= self.batcher.in_flight <= self.num_workers * self.max_batch_size
-        assert self.depth.now == (self.batcher.queued, self.batcher.in_flight)
 
     @invariant()
     def nothing_went_wrong(self) -> None:

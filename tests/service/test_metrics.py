@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -87,17 +88,23 @@ def test_departed_client_is_counted_by_its_stage(stage: str) -> None:
     assert value(metrics, "cancelled_total", stage=stage) == 1
 
 
+@dataclass
+class FakeQueue:
+    queued: int
+    in_flight: int
+
+
 def test_depths_of_several_models_add_up() -> None:
     """The gauges are of the service: a model that is idle does not hide another one's queue."""
     metrics = Metrics()
-    one, other = BatchMetrics(metrics, "tiny"), BatchMetrics(metrics, "other")
-    one.depth(5, 2)
-    other.depth(3, 1)
+    one, other = FakeQueue(5, 2), FakeQueue(3, 1)
+    metrics.watch(one)
+    metrics.watch(other)
     assert (value(metrics, "queue_images"), value(metrics, "inflight_images")) == (8, 3)
 
-    other.depth(0, 0)
+    other.queued = other.in_flight = 0
     assert (value(metrics, "queue_images"), value(metrics, "inflight_images")) == (5, 2)
-    one.depth(0, 0)
+    one.queued = one.in_flight = 0
     assert (value(metrics, "queue_images"), value(metrics, "inflight_images")) == (0, 0)
 
 
@@ -110,6 +117,7 @@ async def test_batcher_and_its_metrics_agree() -> None:
         return [item + 1 for item in items]
 
     batcher = Batcher(run, max_batch_size=4, max_queue=64, observer=BatchMetrics(metrics, "tiny"))
+    metrics.watch(batcher)
     batcher.start()
     await asyncio.gather(*(batcher.submit(range(size), Terms(60)) for size in (1, 3, 7, 5)))
     await batcher.close()
