@@ -31,7 +31,7 @@ VITRINE_AUTH ?= off
 VITRINE_GET_POLICY ?= open
 VITRINE_HOST ?= 127.0.0.1
 
-.PHONY: help install format lint types contracts test cover serve train-smoke bench bench-all bench-cached bench-shapes bench-load bench-determinism bench-memory bench-png soak compare-presets compare-settings compare-dcgan bars all clean
+.PHONY: help install format lint types contracts test cover serve train-smoke bench bench-all bench-cached bench-shapes bench-load bench-determinism bench-memory bench-png bench-gpu soak compare-presets compare-settings compare-dcgan bars all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -126,6 +126,9 @@ bench-memory: $(VENV)/.stamp-bench ## resident memory beside a bare process with
 
 bench-png: $(VENV)/.stamp-bench $(VENV)/.stamp-test ## encoders, filters and levels on one core (8 minutes)
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.serving.png $(BENCH_ARGS)
+
+bench-gpu: $(VENV)/.stamp-bench ## the engine beside the limit and the roofline on a GPU (BENCH_ARGS='--device cpu' tries it without)
+	@$(PY) -m benchmarks.serving.gpu $(BENCH_ARGS)
 
 soak: $(VENV)/.stamp-bench ## ten minutes at saturation: throughput, memory, descriptors, threads
 	@$(PY) -m benchmarks.serving.soak $(BENCH_ARGS)

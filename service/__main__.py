@@ -3,6 +3,7 @@
 import asyncio
 import math
 import signal
+import socket
 import sys
 from types import FrameType
 
@@ -31,10 +32,10 @@ class DrainingServer(uvicorn.Server):
         self._stopping: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def serve(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal has been handled."""
         self._loop = asyncio.get_running_loop()
-        await super().serve(sockets)  # type: ignore[arg-type]
+        await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; a second signal ends at once."""
@@ -53,6 +54,30 @@ class DrainingServer(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+
+
+def shared_port(host: str, port: int) -> socket.socket:
+    """Return a listening socket for a port on which other processes of the same user may listen too.
+
+    The kernel shares the connections out among them (SO_REUSEPORT).
+
+    Args:
+        host: An address or a name.
+        port: The port.
+
+    Returns:
+        The socket.
+
+    Raises:
+        OSError: If somebody has the port and does not share it, or the system knows no sharing.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, reuse_port=True)
+    except ValueError as error:
+        raise OSError(str(error)) from error
+    structlog.get_logger().info("listening on a shared port", host=host, port=listening.getsockname()[1])
+    return listening
 
 
 def main() -> int:
@@ -82,7 +107,12 @@ def main() -> int:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )
-    DrainingServer(config, app.state.services).run()
+    try:
+        sockets = [shared_port(settings.host, settings.port)] if settings.reuse_port else None
+    except OSError as error:
+        print(f"error: {settings.host} port {settings.port} cannot be shared: {error}", file=sys.stderr)
+        return 2
+    DrainingServer(config, app.state.services).run(sockets)
     return 0
 
 

@@ -18,6 +18,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    reuse_port: bool = False
     models_dir: Path = Path("models")
     default_model: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -41,12 +41,30 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def make_repeatable() -> None:
+    """Have cuDNN give the same bytes every time, in the whole process.
+
+    Left to itself it may take kernels, for transposed convolutions above all, that add in the order in which threads
+    happen to finish.
+    """
+    torch.backends.cudnn.deterministic = True
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Tell whether torch ran out of memory, on a GPU or a CPU; TorchScript leaves nothing but the message."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     message = str(error)
     return any(words in message for words in ("out of memory", "can't allocate memory", "not enough memory"))
+
+
+def reason(error: RuntimeError) -> str:
+    """Return the line of an error that says what happened.
+
+    TorchScript puts where it happened before it, and CUDA puts advice after it.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if "CUDA error" in line or "CUDA out of memory" in line), lines[-1])
 
 
 def answers(device: torch.device) -> bool:

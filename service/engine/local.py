@@ -18,7 +18,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from service.engine.devices import answers, batch_sizes, is_out_of_memory
+from service.engine.cuda import GraphedSynthesis
+from service.engine.devices import answers, batch_sizes, is_out_of_memory, make_repeatable, reason
 from service.engine.exactness import drawn, exact_sizes, probes
 from service.engine.golden import check_golden
 from service.engine.protocol import EngineStatus, Pixels, T
@@ -74,6 +75,11 @@ class LocalEngine:
         self.fingerprint = ""
         self._sizes = batch_sizes(max_batch_size, device)
         self._styles = StyleMaker(generator, z_dim=manifest.z_dim, rows=2 * max_batch_size, device=device)
+        self._graphs: GraphedSynthesis | None = None
+        if device.type == "cuda":
+            self._graphs = GraphedSynthesis(generator, device, (manifest.num_ws, manifest.w_dim))
+            if exact:
+                make_repeatable()
         self._running = 0
         self._lock = threading.Lock()
         self._failure: str | None = None
@@ -136,6 +142,8 @@ class LocalEngine:
             BundleError: If a golden picture is not reproduced.
         """
         loop = asyncio.get_running_loop()
+        if self._graphs is not None:
+            await loop.run_in_executor(self._pool, self._graphs.capture, self._sizes)
         # As many tasks as threads, which wait for each other, so that every thread warms every size.
         all_there = threading.Barrier(self.workers)
         parts = probes(self._manifest, batch=self.max_batch_size, parts=self.workers)
@@ -160,6 +168,8 @@ class LocalEngine:
         return Warmed(sizes, hashlib.sha256(expected[:FINGERPRINT_PICTURES].tobytes()).hexdigest()[:16])
 
     def _pixels(self, w: Tensor) -> Pixels:
+        if self._graphs is not None:
+            return self._graphs(w)
         pixels: Pixels = self._generator.synthesis(w).cpu().numpy()
         return pixels
 
@@ -173,12 +183,11 @@ class LocalEngine:
         try:
             return self._draw(samples)
         except RuntimeError as error:
-            # TorchScript makes one plain type of all errors, and puts where it happened before what happened.
-            reason = str(error).strip().splitlines()[-1]
+            # TorchScript makes one plain type of all errors.
             if is_out_of_memory(error):
-                raise MemoryError(reason) from error
+                raise MemoryError(reason(error)) from error
             if not answers(self._device):
-                self._failure = reason
+                self._failure = reason(error)
             raise
 
     def _draw(self, samples: Sequence[Sample]) -> Sequence[Pixels]:

@@ -25,6 +25,8 @@ from service.variants.variant import Dtype, MemoryFormat, Pins, Variant
 CLEARLY = {"dtype": 1.25, "memory_format": 1.1, "threads": 1.25}  # the speed-up that is worth leaving the usual answer
 USUAL_BATCH = 16
 CPU_BATCHES, GPU_BATCHES = (8, 16, 32), (16, 32, 64, 128)
+# The least with which one batch is drawn while another travels or is encoded; not measured on a GPU yet.
+GPU_ENGINE_THREADS = 2
 NEARLY = 1.05  # a smaller batch, which keeps nobody waiting, is taken if it costs at most this much more per image
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FORMATS: dict[MemoryFormat, torch.memory_format] = {
@@ -123,9 +125,11 @@ def _measured(bundle: Bundle, device: torch.device, pins: Pins, measure: Measure
 
 def _threads(device: torch.device, pins: Pins, seconds: Callable[..., float]) -> tuple[int, int]:
     """Return engine threads, and threads of torch for each of them."""
-    cores = len(os.sched_getaffinity(0)) if device.type == "cpu" else 1
     if pins.engine_threads is not None:
         return pins.engine_threads, pins.torch_threads or 1
+    if device.type != "cpu":
+        return GPU_ENGINE_THREADS, pins.torch_threads or 1
+    cores = len(os.sched_getaffinity(0))
     if pins.torch_threads is not None:
         return max(cores // pins.torch_threads, 1), pins.torch_threads
     if cores == 1:

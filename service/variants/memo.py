@@ -14,6 +14,7 @@ from service.variants.variant import Pins, Variant
 
 FILE_NAME = ".variants.json"
 MAX_ENTRIES = 256
+CHOICE = 2  # raised when there is more to choose from, or it is chosen otherwise: then it is measured anew
 _VARIANT = TypeAdapter(Variant)
 _log = structlog.get_logger()
 
@@ -68,7 +69,8 @@ def _key(digest: str, device: torch.device, pins: Pins) -> str:
     else:
         hardware = f"{_processor()} {torch.backends.cpu.get_cpu_capability()} x{len(os.sched_getaffinity(0))}"
     pinned = " ".join(f"{name}={value}" for name, value in asdict(pins).items() if value is not None)
-    return f"sha256:{digest} | {hardware} | torch {torch.__version__} | {pinned or 'nothing pinned'}"
+    software = f"torch {torch.__version__}, choice {CHOICE}"
+    return f"sha256:{digest} | {hardware} | {software} | {pinned or 'nothing pinned'}"
 
 
 def _processor() -> str:

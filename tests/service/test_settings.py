@@ -34,6 +34,7 @@ def test_defaults_listen_on_this_machine_only(environment: pytest.MonkeyPatch) -
     settings = Settings()
 
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.reuse_port is False
     assert settings.models_dir == Path("models")
     assert settings.device == "auto"
     assert (settings.max_queue_images, settings.max_n, settings.max_megapixels) == (512, 64, 64)
@@ -58,6 +59,7 @@ def test_environment_is_read_and_converted(environment: pytest.MonkeyPatch) -> N
     [
         ("PORT", "eighty"),
         ("PORT", "65536"),
+        ("REUSE_PORT", "perhaps"),
         ("DEVICE", "gpu"),
         ("AUTH", "no"),
         ("GET_POLICY", "closed"),

@@ -91,6 +91,15 @@ def test_what_is_said_is_taken(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, 
     assert chosen(bundle, monkeypatch, pins, **speed) == expected
 
 
+@pytest.mark.parametrize(
+    ("pins", "threads"),
+    [(Pins(), (2, 1)), (Pins(engine_threads=4), (4, 1)), (Pins(torch_threads=3), (2, 3))],
+)
+def test_gpu_has_two_batches_in_flight(pins: Pins, threads: tuple[int, int]) -> None:
+    """One is drawn while the other travels; cores have no part in it, and nothing is measured for it."""
+    assert choice._threads(torch.device("cuda"), pins, lambda **how: 1 / 0) == threads
+
+
 def test_nothing_is_measured_when_all_is_said_or_known(bundle: Bundle) -> None:
     """Then the start costs no measurement."""
 
