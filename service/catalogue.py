@@ -6,7 +6,7 @@ A bundle that is refused is remembered with its reason, and the others are serve
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import structlog
 import torch
@@ -130,9 +130,12 @@ class Catalogue:
             _log.warning("model falls back to float32", model=bundle.manifest.id, reason=str(error))
             chosen = await asyncio.to_thread(in_float32, bundle, device, chosen.variant)
             engine = await self._warm(bundle, device, chosen)
-        if chosen.variant != known:
-            await asyncio.to_thread(self._memo.keep, bundle.digest, device, pins, chosen.variant)
-        facts = asdict(chosen.variant) | {"known_before": known is not None, "us_per_image": chosen.measured}
+        variant = chosen.variant
+        if self._settings.determinism == "exact":
+            variant = replace(variant, batch_sizes=engine.status().batch_sizes)
+        if variant != known:
+            await asyncio.to_thread(self._memo.keep, bundle.digest, device, pins, variant)
+        facts = asdict(variant) | {"known_before": known is not None, "us_per_image": chosen.measured}
         _log.info("variant chosen", model=bundle.manifest.id, **facts)
         return engine
 
@@ -147,6 +150,7 @@ class Catalogue:
             threads=variant.engine_threads,
             torch_threads=variant.torch_threads,
             exact=self._settings.determinism == "exact",
+            known_sizes=variant.batch_sizes,
             on_padding=self._metrics.padding_images.labels(manifest.name).inc,
         )
         try:

@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from service.batcher import Terms
 from service.errors import VitrineError
+from service.ready import RawHeaders
 
 OVERHEAD_BYTES = 8192  # of an entry: about a hundred small objects
 MAX_TARGET_BYTES = 2048  # longer ones are not worth their place
@@ -23,7 +24,6 @@ _IN_QUERY = re.compile(rb"(?:^|&)seed=" + _SEED.encode() + rb"(?=&|$)")
 _IN_PATH = re.compile(rf"/i/[^/]+/{_SEED}\.[a-z]+")
 
 Key = tuple[str, str, bytes, bytes]
-RawHeaders = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class Picture:
 
     Attributes:
         etag: Its validator, by which the cache knows the body.
-        headers: Those of a 200, but for what is of one answer: length, timing, id.
+        headers: Returns those of a 200, but for what is of one answer: length, timing, id.
         make: Makes the file within its terms, and says something about how; `None`: the routes do.
         refusal: Says why a request, known by its key, is not to be tried now.
     """
 
     etag: str
-    headers: RawHeaders
+    headers: Callable[[], RawHeaders]
     make: Callable[[Terms], Awaitable[tuple[bytes, str]]] | None
     refusal: Callable[[Hashable], VitrineError | None]
 

@@ -1,5 +1,6 @@
 """Every metric object and its buckets. Seconds and bytes; labels from finite sets only."""
 
+from functools import lru_cache
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -116,6 +117,7 @@ class BatchMetrics(Observer):
         self._forward = metrics.forward.labels(model)
         self._queue_wait = metrics.queue_wait.labels(model)
         self._images = metrics.images.labels(model)
+        self._rejected = lru_cache(metrics.rejected.labels)  # `labels` costs more than `inc`
         self._metrics = metrics
 
     def batch_started(self, size: int) -> None:
@@ -133,7 +135,7 @@ class BatchMetrics(Observer):
 
     def rejected(self, reason: str) -> None:
         """Count a refused request."""
-        self._metrics.rejected.labels(reason).inc()
+        self._rejected(reason).inc()
 
     def cancelled(self, stage: str) -> None:
         """Count a request whose client left."""

@@ -16,7 +16,6 @@ from service.problems import problem_response
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _PROBES = frozenset({"/livez", "/readyz", "/startupz", "/healthz", "/metrics"})
 CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that left; only in logs and metrics
-_log = structlog.get_logger()
 _random_ids = random.Random()  # no secrets, and no system call for each of them
 
 
@@ -30,6 +29,7 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
+        self._log = structlog.get_logger().bind()  # resolved once, and not anew for each line
         self._counters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # `labels` costs more than `inc`
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +57,7 @@ class RequestMiddleware:
         except ClientLeft:
             status = CLIENT_CLOSED_REQUEST
         except Exception:
-            _log.exception("unhandled error", path=scope["path"])
+            self._log.exception("unhandled error", path=scope["path"])
             if not headers_sent:
                 await problem_response(Internal("internal error"), request_id)(scope, receive, send_with_id)
         finally:
@@ -72,7 +72,7 @@ class RequestMiddleware:
         requests, duration = counters
         requests.inc()
         duration.observe(seconds)
-        level = _log.debug if route in _PROBES else _log.info
+        level = self._log.debug if route in _PROBES else self._log.info
         level(
             "request",
             method=scope["method"],

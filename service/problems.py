@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -15,8 +16,10 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 from service.errors import FieldError, Internal, InvalidParameters, Malformed, MethodNotAllowed, NotFound, VitrineError
+from service.ready import ReadyResponse, raw
 
 TYPE_BASE = "https://vitrine.invalid/problems/"
+_HEADERS = [(b"cache-control", b"no-store"), (b"content-type", b"application/problem+json")]
 SHOWN_CHARACTERS = 80
 SHOWN_FIELDS = 16
 _log = structlog.get_logger()
@@ -24,17 +27,26 @@ _log = structlog.get_logger()
 
 def problem_response(error: VitrineError, request_id: str) -> Response:
     """Return the answer for `error`; `request_id` stands as `instance`, so that the log's lines can be found."""
+    before, after = _document(error.slug, error.title, error.status, error.detail, error.errors)
+    body = f"{before}{json.dumps(request_id)}{after}".encode()
+    headers = [*_HEADERS, *raw(error.headers), (b"content-length", str(len(body)).encode())]
+    return ReadyResponse(error.status, headers, body)
+
+
+@lru_cache(256)  # a server that refuses says the same thousands of times
+def _document(slug: str, title: str, status: int, detail: str, errors: tuple[FieldError, ...]) -> tuple[str, str]:
+    """Return the problem document before and after its `instance`."""
     document: dict[str, Any] = {
-        "type": TYPE_BASE + error.slug,
-        "title": error.title,
-        "status": error.status,
-        "detail": error.detail,
-        "instance": request_id,
+        "type": TYPE_BASE + slug,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": "",
     }
-    if error.errors:
-        document["errors"] = [{"pointer": field.pointer, "detail": field.detail} for field in error.errors]
-    headers = {"Cache-Control": "no-store", **error.headers}
-    return Response(json.dumps(document), error.status, headers, "application/problem+json")
+    if errors:
+        document["errors"] = [{"pointer": field.pointer, "detail": field.detail} for field in errors]
+    before, _, after = json.dumps(document).partition('"instance": ""')
+    return f'{before}"instance": ', after
 
 
 def invalid_parameters(error: ValidationError) -> VitrineError:

@@ -6,6 +6,7 @@ Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3", SC11, doi:10.
 import math
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ def normals(words: NDArray[np.uint64]) -> NDArray[np.float32]:
     return z.reshape(words.shape)
 
 
+@lru_cache(4096)  # one answer needs it several times
 def label_from(seed: int, num_classes: int) -> int:
     """Draw a label from a seed, uniformly, from a part of its stream that no latent reaches.
 

@@ -1,17 +1,17 @@
 """Pictures to HTTP answers: headers, JSON entries, provenance."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fastapi import Response
 from starlette.types import Receive, Scope
 
 from service import negotiation
 from service.api.connection import while_connected
 from service.api.inputs import terms_of
 from service.batcher import BatchTiming, Terms
-from service.known import Picture, RawHeaders
+from service.known import Picture
 from service.pipeline import ServedModel
+from service.ready import ReadyResponse, raw
 from service.resolver import Order
 from service.services import Services
 
@@ -40,16 +40,8 @@ def model_headers(model: ServedModel) -> dict[str, str]:
     }
 
 
-class Answer(Response):
-    """A response of headers that are ready to be sent."""
-
-    def __init__(self, status: int, headers: RawHeaders, body: bytes = b"") -> None:
-        # Instead of Response's own, which would make them from a dictionary once more.
-        self.status_code, self.raw_headers, self.body, self.background = status, headers, body, None
-
-
-def at_once(picture: Picture, scope: Scope, services: Services) -> Answer | None:
-    """Answer what needs no drawing: 304 if the client has the picture, the file if the cache has it.
+def at_once(picture: Picture, scope: Scope, services: Services) -> ReadyResponse | None:
+    """ReadyResponse what needs no drawing: 304 if the client has the picture, the file if the cache has it.
 
     Args:
         picture: What the request asks for.
@@ -61,13 +53,13 @@ def at_once(picture: Picture, scope: Scope, services: Services) -> Answer | None
     """
     given = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
     if given is not None and negotiation.matches(given.decode("latin-1"), picture.etag):
-        return Answer(304, [header for header in picture.headers if header[0] in KEPT_BY_304])
+        return ReadyResponse(304, [header for header in picture.headers() if header[0] in KEPT_BY_304])
     body = services.cache.find(picture.etag)
     return None if body is None else _file(picture, body, KEPT_TIMING)
 
 
-async def drawn(picture: Picture, scope: Scope, receive: Receive, services: Services) -> Answer:
-    """Answer by a file that is made now, for all who ask for it.
+async def drawn(picture: Picture, scope: Scope, receive: Receive, services: Services) -> ReadyResponse:
+    """ReadyResponse by a file that is made now, for all who ask for it.
 
     Args:
         picture: What the request asks for; it can be made.
@@ -96,14 +88,9 @@ async def drawn(picture: Picture, scope: Scope, receive: Receive, services: Serv
     return _file(picture, *await while_connected(receive, work))
 
 
-def raw(headers: Mapping[str, str]) -> RawHeaders:
-    """Return headers as they are sent."""
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-
-
-def _file(picture: Picture, body: bytes, timing: str) -> Answer:
+def _file(picture: Picture, body: bytes, timing: str) -> ReadyResponse:
     last = [(b"server-timing", timing.encode()), (b"content-length", str(len(body)).encode())]
-    return Answer(200, picture.headers + last, body)
+    return ReadyResponse(200, picture.headers() + last, body)
 
 
 def server_timing(timing: BatchTiming, encode_s: float) -> str:
@@ -153,14 +140,14 @@ def provenance(model: ServedModel, order: Order) -> dict[str, str]:
     return facts
 
 
-def not_modified(headers: Mapping[str, str]) -> Answer:
+def not_modified(headers: Mapping[str, str]) -> ReadyResponse:
     """Return a 304 with the headers that a 200 would have had (RFC 9110, section 15.4.5)."""
-    return Answer(304, [header for header in raw(headers) if header[0] in KEPT_BY_304])
+    return ReadyResponse(304, [header for header in raw(headers) if header[0] in KEPT_BY_304])
 
 
-def seeds_header(orders: Sequence[Order]) -> str:
+def seeds_header(seeds: Iterable[int | None]) -> str:
     """Return `X-Seed`."""
-    return ",".join([str(order.seed) for order in orders])
+    return ",".join(map(str, seeds))
 
 
 def link_parameters(model: ServedModel, order: Order, look: Mapping[str, object]) -> dict[str, object]:

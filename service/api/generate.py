@@ -58,9 +58,9 @@ async def get_generate(request: Request) -> Response:
     if cache != negotiation.NO_STORE and recipe.representation.kind == "image":
         return await _answer(request, services, series, seed)
     orders = series.orders(seed)
-    headers = series.headers | {"X-Seed": answers.seeds_header(orders)}
+    headers = series.headers | {"X-Seed": answers.seeds_header(order.seed for order in orders)}
     if cache != negotiation.NO_STORE:
-        headers["ETag"] = series.etag(orders)
+        headers["ETag"] = series.etag(seed)
         if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
             return answers.not_modified(headers)
     return await _made(request, services, recipe, orders, {"b64", "url"}, headers)
@@ -136,7 +136,7 @@ async def post_generate(request: Request) -> Response:
     recipe = _recipe(request, services, model, count, body)
     headers = {"Cache-Control": negotiation.NO_STORE, **recipe.headers}
     if orders[0].seed is not None:
-        headers["X-Seed"] = answers.seeds_header(orders)
+        headers["X-Seed"] = answers.seeds_header(order.seed for order in orders)
     return await _made(request, services, recipe, orders, body.include, headers)
 
 

@@ -18,9 +18,10 @@ from service.batcher import Terms
 from service.encoder import ENCODER_VERSION, AnimationFormat
 from service.engine import Pixels
 from service.errors import InvalidParameters, NotAcceptable
-from service.known import Picture, RawHeaders
+from service.known import Picture
 from service.negotiation import MEDIA_TYPES, Representation
 from service.pipeline import Look, ServedModel
+from service.ready import RawHeaders, raw
 from service.sample import Sample
 from service.sampler import Keyframe, Mode, seed_from
 from service.schemas import (
@@ -211,7 +212,7 @@ async def _answer(
     if cache != negotiation.NO_STORE:
         headers["ETag"] = way.etag
         if representation.kind == "image":
-            return await _keepable(request, services, way, answers.raw({**headers, "Content-Type": form}))
+            return await _keepable(request, services, way, raw({**headers, "Content-Type": form}))
         if negotiation.matches(request.headers.get("if-none-match"), headers["ETag"]):
             return answers.not_modified(headers)
     if representation.kind == "json":
@@ -222,7 +223,7 @@ async def _answer(
 
 async def _keepable(request: Request, services: Services, way: Way, headers: RawHeaders) -> Response:
     """Answer a GET by an animation that can be kept, and remember what the request means; but not the whole way."""
-    picture = Picture(way.etag, headers, lambda terms: _encoded(way, terms), way.model.refusal)
+    picture = Picture(way.etag, lambda: headers, lambda terms: _encoded(way, terms), way.model.refusal)
     lasting = replace(picture, make=None)
     services.known.keep(request.scope, lambda seed: lasting)
     scope = request.scope

@@ -7,9 +7,11 @@ from service import negotiation
 from service.api import answers
 from service.api.inputs import consecutive
 from service.api.recipe import Recipe
+from service.batcher import Terms
 from service.encoder import ENCODER_VERSION
 from service.known import Picture
 from service.negotiation import MEDIA_TYPES
+from service.ready import RawHeaders, raw
 from service.resolver import Order
 
 
@@ -37,7 +39,7 @@ class Series:
         resolver = recipe.model.resolver
         self._psi = resolver.psi(truncation_psi)
         self.headers = {**headers, **recipe.headers}
-        self._raw = answers.raw({**self.headers, "Content-Type": MEDIA_TYPES[recipe.form]})
+        self._raw = raw({**self.headers, "Content-Type": MEDIA_TYPES[recipe.form]})
         identity = {**recipe.identity, "truncation_psi": self._psi}
         self._validator = negotiation.Validator(recipe.model.identity, ENCODER_VERSION, identity)
         self._link_base = negotiation.permalink_base(recipe.model.manifest.id)
@@ -48,22 +50,32 @@ class Series:
         labels = [self._label] * self._count
         return self._recipe.model.resolver.orders(consecutive(seed, self._count), labels, self._psi)
 
-    def etag(self, orders: list[Order]) -> str:
-        """Return the validator of an answer."""
-        return self._validator.etag([(order.seed, order.label) for order in orders])
+    def etag(self, seed: int) -> str:
+        """Return the validator of the answer for a seed."""
+        return self._validator.etag([(one, self._label_of(one)) for one in consecutive(seed, self._count)])
 
     def picture(self, seed: int) -> Picture:
         """Return the answer for a seed, which is an image."""
-        recipe, orders = self._recipe, self.orders(seed)
-        etag = self.etag(orders)
-        headers = [*self._raw, (b"etag", etag.encode()), (b"x-seed", answers.seeds_header(orders).encode())]
-        if recipe.is_one_picture:
-            headers.append((b"content-location", self._link(orders[0]).encode()))
-        return Picture(etag, headers, functools.partial(recipe.encoded, orders), recipe.model.refusal)
+        etag = self.etag(seed)
+        headers = functools.partial(self._raw_headers, seed, etag)
+        return Picture(etag, headers, functools.partial(self._encoded, seed), self._recipe.model.refusal)
 
-    def _link(self, order: Order) -> str:
-        query = self._queries.get(order.label)
+    async def _encoded(self, seed: int, terms: Terms) -> tuple[bytes, str]:
+        return await self._recipe.encoded(self.orders(seed), terms)
+
+    def _raw_headers(self, seed: int, etag: str) -> RawHeaders:
+        seeds = answers.seeds_header(consecutive(seed, self._count))
+        headers = [*self._raw, (b"etag", etag.encode()), (b"x-seed", seeds.encode())]
+        if self._recipe.is_one_picture:
+            headers.append((b"content-location", self._link(seed).encode()))
+        return headers
+
+    def _link(self, seed: int) -> str:
+        label = self._label_of(seed)
+        query = self._queries.get(label)
         if query is None:
-            query = self._queries[order.label] = self._recipe.link_query(order)
-        assert order.seed is not None  # it was made from one
-        return negotiation.permalink(self._link_base, order.seed, self._recipe.form, query)
+            query = self._queries[label] = self._recipe.link_query(self.orders(seed)[0])
+        return negotiation.permalink(self._link_base, seed, self._recipe.form, query)
+
+    def _label_of(self, seed: int) -> int:
+        return self._recipe.model.resolver.label_of(seed) if self._label is None else self._label

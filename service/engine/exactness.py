@@ -18,15 +18,18 @@ from service.sample import Sample
 PROBE_BYTES = 1_000_000
 MAX_PROBES = 2048  # pictures, where they are so small that a million bytes would take too long
 MIN_ROUNDS = 2  # TorchScript's profiling executor settles in the second call of a shape
+# Of which a fingerprint is made: as many whatever the batch size, so that engines can be compared.
+FINGERPRINT_PICTURES = 16
 
 Draw = Callable[[Tensor], Pixels]
 
 
-def probes(manifest: Manifest, *, batch: int, parts: int) -> list[list[Sample]]:
+def probes(manifest: Manifest, *, thorough: bool, batch: int, parts: int) -> list[list[Sample]]:
     """Return samples of which no two are alike, in equal parts of whole batches.
 
     Args:
         manifest: The model's.
+        thorough: As many as it takes to find out; else, what every size must have run to be warm.
         batch: Images of the largest batch.
         parts: Threads among which they are shared out.
 
@@ -34,8 +37,9 @@ def probes(manifest: Manifest, *, batch: int, parts: int) -> list[list[Sample]]:
         As many lists of samples as `parts`.
     """
     picture_bytes = manifest.height * manifest.width * manifest.channels
-    wanted = min(math.ceil(PROBE_BYTES / picture_bytes), MAX_PROBES)
-    each = max(MIN_ROUNDS, math.ceil(wanted / (batch * parts))) * batch
+    wanted = min(math.ceil(PROBE_BYTES / picture_bytes), MAX_PROBES) if thorough else 0
+    least = max(MIN_ROUNDS, math.ceil(FINGERPRINT_PICTURES / batch))
+    each = max(least, math.ceil(wanted / (batch * parts))) * batch
     rows = np.random.default_rng(0).standard_normal((each * parts, manifest.z_dim), np.float32)
     samples = [Sample(z, number % max(manifest.num_classes, 1), 1.0) for number, z in enumerate(rows)]
     return [samples[part * each : (part + 1) * each] for part in range(parts)]

@@ -20,16 +20,13 @@ from torch import Tensor
 
 from service.engine.cuda import GraphedSynthesis
 from service.engine.devices import answers, batch_sizes, is_out_of_memory, make_repeatable, reason
-from service.engine.exactness import drawn, exact_sizes, probes
+from service.engine.exactness import FINGERPRINT_PICTURES, drawn, exact_sizes, probes
 from service.engine.golden import check_golden
 from service.engine.protocol import EngineStatus, Pixels, T
 from service.engine.styles import StyleMaker
 from service.generator import Generator
 from service.manifest import Manifest
 from service.sample import Sample
-
-# Of which the fingerprint is made: as many whatever the batch size, so that engines can be compared.
-FINGERPRINT_PICTURES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +49,7 @@ class LocalEngine:
         threads: Engine threads.
         torch_threads: Threads that torch takes in each of them.
         exact: Leave out batch sizes whose bytes differ from those of the largest.
+        known_sizes: Those that are left then, where they are known already; empty: they are found by drawing.
         on_padding: Told by the engine threads how many rows were added to a batch.
     """
 
@@ -66,14 +64,16 @@ class LocalEngine:
         threads: int = 1,
         torch_threads: int = 1,
         exact: bool = True,
+        known_sizes: Sequence[int] = (),
         on_padding: Callable[[int], None] = lambda rows: None,
     ) -> None:
         self._generator, self._manifest, self._device = generator, manifest, device
-        self._exact, self._on_padding = exact, on_padding
+        self._on_padding = on_padding
         self.max_batch_size, self.dtype = max_batch_size, dtype
         self.workers = threads
         self.fingerprint = ""
-        self._sizes = batch_sizes(max_batch_size, device)
+        self._exact, self._known_sizes = exact, tuple(known_sizes)
+        self._sizes = self._known_sizes if exact and known_sizes else batch_sizes(max_batch_size, device)
         self._styles = StyleMaker(generator, z_dim=manifest.z_dim, rows=2 * max_batch_size, device=device)
         self._graphs: GraphedSynthesis | None = None
         if device.type == "cuda":
@@ -146,7 +146,8 @@ class LocalEngine:
             await loop.run_in_executor(self._pool, self._graphs.capture, self._sizes)
         # As many tasks as threads, which wait for each other, so that every thread warms every size.
         all_there = threading.Barrier(self.workers)
-        parts = probes(self._manifest, batch=self.max_batch_size, parts=self.workers)
+        thorough = self._exact and not self._known_sizes
+        parts = probes(self._manifest, thorough=thorough, batch=self.max_batch_size, parts=self.workers)
         warmed = await asyncio.gather(
             *(loop.run_in_executor(self._pool, self._warm_thread, part, all_there) for part in parts)
         )

@@ -75,8 +75,10 @@ def choose(
 
 
 def in_float32(bundle: Bundle, device: torch.device, variant: Variant) -> Candidate:
-    """Load a bundle in float32, and as `variant` in all else."""
-    return Candidate(replace(variant, dtype="float32"), _load(bundle, device, "float32", variant.memory_format))
+    """Load a bundle in float32, and as `variant` in all else that does not depend on the type."""
+    return Candidate(
+        replace(variant, dtype="float32", batch_sizes=()), _load(bundle, device, "float32", variant.memory_format)
+    )
 
 
 def _measured(bundle: Bundle, device: torch.device, pins: Pins, measure: Measure) -> Candidate:

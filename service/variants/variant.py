@@ -18,6 +18,7 @@ class Variant:
         engine_threads: Batches that run at the same time.
         torch_threads: Threads that torch takes for each of them.
         max_batch_images: Images per batch.
+        batch_sizes: Those that draw the same bytes as the largest, ascending; empty: not known.
     """
 
     dtype: Dtype
@@ -25,11 +26,12 @@ class Variant:
     engine_threads: int
     torch_threads: int
     max_batch_images: int
+    batch_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """What is not to be chosen; `None` is. The fields are those of `Variant`."""
+    """What is not to be chosen; `None` is. The fields are those of `Variant` that can be."""
 
     dtype: Dtype | None = None
     memory_format: MemoryFormat | None = None

@@ -36,7 +36,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     encoder = Encoder(1)
 
     def catalogue(models_dir: Path = tmp_path / "models", **changes: Any) -> Catalogue:
-        made.append(Catalogue(settings(models_dir, max_batch_images=1, **changes), encoder, Metrics()))
+        made.append(Catalogue(settings(models_dir, **({"max_batch_images": 1} | changes)), encoder, Metrics()))
         return made[-1]
 
     yield catalogue
@@ -102,7 +102,7 @@ async def test_bundle_that_crashes_takes_nothing_down(
 ) -> None:
     """An error that nobody thought of is that bundle's, and says no more than its kind."""
 
-    def crash(*arguments: object) -> None:
+    def crash(*arguments: object, **how: object) -> None:
         raise KeyError("secret")
 
     monkeypatch.setattr("service.variants.choice.load", crash)
@@ -138,12 +138,31 @@ async def test_variant_is_measured_once(make: Make, tiny_copy: Path, monkeypatch
     first = make(dtype="auto")
     await first.load()
     monkeypatch.setattr("service.variants.choice._measured", Mock(side_effect=AssertionError("measured again")))
+    monkeypatch.setattr("service.engine.exactness.PROBE_BYTES", 10**12)  # which would take for ever
     second = make(dtype="auto")
     await second.load()
 
     (before,), (after,) = first, second
     assert before.identity == after.identity
+    assert before.engine.status().batch_sizes == after.engine.status().batch_sizes
     assert second.refused == {}
+
+
+async def test_sizes_that_are_not_exact_are_not_remembered_as_such(
+    make: Make, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a service that was told to be fast did says nothing of one that shall be exact."""
+    monkeypatch.setattr("service.engine.local.exact_sizes", lambda draw, w, expected, sizes: {max(sizes)})
+    sizes = []
+    for determinism in ("fast", "exact", "fast", "exact"):
+        catalogue = make(determinism=determinism, max_batch_images=4)
+        await catalogue.load()
+        (model,) = catalogue
+        sizes.append(len(model.engine.status().batch_sizes))
+        await catalogue.drain(1)
+
+    assert sizes[0] == sizes[2] > 1
+    assert sizes[1] == sizes[3] == 1
 
 
 async def test_missing_gpu_is_the_reason(make: Make, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

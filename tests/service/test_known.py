@@ -11,7 +11,7 @@ def scope(path: str = "/generate", query: bytes = b"seed=1", **headers: str) -> 
 
 
 def picture_of(name: str, seed: int | None) -> Picture:
-    return Picture(f"{name} {seed}", [], None, lambda key: None)
+    return Picture(f"{name} {seed}", list, None, lambda key: None)
 
 
 def keep(requests: KnownRequests, name: str, request: dict[str, object]) -> None:

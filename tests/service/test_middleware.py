@@ -48,7 +48,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     capture = LogCapture()
     processors = [structlog.contextvars.merge_contextvars, capture]
     logger = structlog.wrap_logger(None, processors, wrapper_class=structlog.make_filtering_bound_logger("debug"))
-    monkeypatch.setattr(middleware, "_log", logger)
+    monkeypatch.setattr(middleware.structlog, "get_logger", lambda: logger)
     return capture.entries
 
 
