@@ -30,6 +30,7 @@ from service.resolver import Order, Resolver
 from service.sample import Sample
 
 OUT_OF_SERVICE_RETRY_S = "5"
+SPARES = 8  # batches per engine thread that the engine holds ready while the queue is crowded
 # Up to this size a picture that is wanted as PNG is encoded with its batch: handing it to a thread of its own costs
 # more than encoding it. Larger ones are encoded side by side.
 BATCHED_PNG_BYTES = 128 * 128 * 4
@@ -91,6 +92,7 @@ class ServedModel:
             max_batch_size=engine.max_batch_size,
             max_queue=max_queue_images,
             workers=engine.workers,
+            spares=SPARES * engine.workers,
             observer=BatchMetrics(metrics, bundle.manifest.name),
             sizes=lambda: engine.status().batch_sizes,
         )

@@ -1,7 +1,7 @@
 """Admission, workers, settlement.
 
 Admission is one synchronous step: a request's waiting items are counted against `max_queue` before anything can
-suspend, so concurrent requests cannot overshoot it. Items in the run function no longer count; `workers` and
+suspend, so concurrent requests cannot overshoot it. Items in the run function no longer count; `workers`, `spares` and
 `max_batch_size` bound those. A free worker takes at once what is waiting. Each request is a `Ticket` with a single
 future, and `_settle` is the only place that resolves it.
 """
@@ -29,6 +29,7 @@ from service.batcher.rate import DrainRate
 from service.batcher.ticket import BatchTiming, Done, Entry, Item, Result, Terms, Ticket
 from service.batcher.waitlist import Waitlist
 
+CROWDED = 0.5  # of the queue's limit, from where on spares take batches
 RETURNERS = 0.5  # of the queue's limit: what those who were refused and come back when told may take beyond it
 
 
@@ -42,6 +43,8 @@ class Batcher(Generic[Item, Result]):
         max_queue: Items that may wait, over all requests, at least 1; those in `run` are not counted, and those that
             come back after a refusal may be half as many more.
         workers: Calls of `run` at the same time, at least 1.
+        spares: Further calls while the queue is crowded, for `run` to hold ready: an event loop that has thousands of
+            requests to refuse comes too late to hand over one batch when another is done.
         observer: Told about what happens.
         sizes: Returns the sizes that batches have in `run`, ascending, the last one `max_batch_size`; it pads others.
             Without it every size runs as it is.
@@ -58,6 +61,7 @@ class Batcher(Generic[Item, Result]):
         max_batch_size: int,
         max_queue: int,
         workers: int = 1,
+        spares: int = 0,
         observer: Observer | None = None,
         sizes: Callable[[], Sequence[int]] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -67,7 +71,7 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         self._ceiling = Ceiling(max_batch_size, sizes or (lambda: range(1, max_batch_size + 1)))
         self._max_queue = max_queue
-        self._num_workers = workers
+        self._num_workers, self._num_spares = workers, spares
         self._observer = observer or Observer()
         self._clock = clock
         self._queue: FairQueue[Item, Result] = FairQueue()
@@ -75,7 +79,7 @@ class Batcher(Generic[Item, Result]):
         self._in_flight = 0
         self._started: dict[int, float] = {}  # worker -> start of its batch, oldest first
         self._workers: list[asyncio.Task[None]] = []
-        self._work_waiting = asyncio.Event()
+        self._work_waiting, self._crowded = asyncio.Event(), asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._admitting = True
@@ -121,7 +125,8 @@ class Batcher(Generic[Item, Result]):
         """
         if self._workers or self._closed:
             raise RuntimeError("a batcher starts once")
-        self._workers = [asyncio.create_task(self._supervise(number)) for number in range(self._num_workers)]
+        numbers = range(self._num_workers + self._num_spares)
+        self._workers = [asyncio.create_task(self._supervise(number)) for number in numbers]
 
     async def submit(self, items: Sequence[Item], terms: Terms) -> list[Done[Result]]:
         """Run a request's items and return their results in the order of the items.
@@ -210,6 +215,8 @@ class Batcher(Generic[Item, Result]):
         self._open.add(ticket)
         self._queue.add(ticket)
         self._work_waiting.set()
+        if self._is_crowded:
+            self._crowded.set()
         self._changed()
         return ticket
 
@@ -261,12 +268,18 @@ class Batcher(Generic[Item, Result]):
                 loop.call_exception_handler(context)
 
     async def _work(self, number: int) -> None:
+        is_spare = number >= self._num_workers
+        signal = self._crowded if is_spare else self._work_waiting
         while not self._closed:
-            if batch := self._take():
+            if (self._is_crowded or not is_spare) and (batch := self._take()):
                 await self._serve(number, batch)
             else:
-                self._work_waiting.clear()
-                await self._work_waiting.wait()
+                signal.clear()
+                await signal.wait()
+
+    @property
+    def _is_crowded(self) -> bool:
+        return self.queued > CROWDED * self._max_queue
 
     def _take(self) -> list[Entry[Item, Result]]:
         """Move up to a batch of items from the queue into flight."""
@@ -319,7 +332,8 @@ class Batcher(Generic[Item, Result]):
         if len(results) != size:
             raise ValueError(f"{size} items gave {len(results)} results")
         run_s = self._clock() - started
-        self._rate.measure(size, run_s, full=size >= min(self._ceiling.value, self._max_queue))
+        behind = max(len(self._started) / self._num_workers, 1)  # what spares had handed over waited in `run` as well
+        self._rate.measure(size, run_s / behind, full=size >= min(self._ceiling.value, self._max_queue))
         self._ceiling.fitted(size)
         for (ticket, index), value in zip(batch, results, strict=True):
             ticket.results[index] = Done(value, BatchTiming(started - ticket.arrived, run_s, size))

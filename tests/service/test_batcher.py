@@ -508,6 +508,55 @@ async def test_retry_after_follows_the_drain_rate() -> None:
         assert known.value.retry_after_s == 8
 
 
+async def test_spares_hand_over_batches_only_while_the_queue_is_crowded() -> None:
+    """Until it is half empty: what waits in the queue can still be overtaken, what was handed over cannot."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=2, max_queue=8, spares=3) as batcher:
+        first = await occupy(batcher)
+        tasks = [submit(batcher, letter) for letter in "abcd"]
+        await settle()
+        assert (backend.batches, batcher.queued) == (["-"], 4)
+        tasks += [submit(batcher, letter) for letter in "efgh"]
+        await settle()
+        assert batcher.queued == 4
+        assert sorted(backend.batches) == ["-", "ab", "cd"]
+        backend.calls[0].succeed()
+        await settle()
+        assert (await first, batcher.queued) == ("-", 2)
+        for call in backend.calls[1:3]:
+            call.succeed()
+        await settle()
+        assert (len(backend.calls), batcher.queued) == (4, 2)  # the worker's third batch; the spares wait again
+        backend.calls[3].succeed()
+        await settle()
+        backend.calls[4].succeed()
+        assert [await task for task in tasks] == list("ABCDEFGH")
+
+
+async def test_what_spares_handed_over_does_not_slow_the_drain_rate() -> None:
+    """Three batches of two at once that take three seconds are as many items as one that takes one."""
+    backend, clock = Backend(), Clock()
+    async with batching(backend, max_batch_size=2, max_queue=4, spares=2, clock=clock) as batcher:
+        tasks = [submit(batcher, "ab"), submit(batcher, "cd")]
+        await settle()
+        tasks.append(submit(batcher, "ef"))
+        await settle()
+        while len(backend.calls) < 3:
+            tasks.append(submit(batcher, "gh"))
+            await settle()
+        clock.now += len(backend.calls)
+        backend.calls[0].succeed()
+        await settle()
+        assert batcher.drain_rate == 2
+        for call in backend.calls[1:]:
+            call.succeed()
+        await settle()
+        for call in backend.calls[3:]:
+            if not call.answer.done():
+                call.succeed()
+        await asyncio.gather(*tasks)
+
+
 async def test_drain_rate_counts_all_workers_and_full_batches() -> None:
     """A slow batch that is not full does not lower the rate, a faster one raises it, a failed one does not count."""
     backend, clock = Backend(), Clock()
