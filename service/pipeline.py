@@ -30,7 +30,9 @@ from service.resolver import Order, Resolver
 from service.sample import Sample
 
 OUT_OF_SERVICE_RETRY_S = "5"
-SPARES = 8  # batches per engine thread that the engine holds ready while the queue is crowded
+# While a queue is crowded, the engine holds half as many images as its limit in batches; not of a queue that is so small
+# that refusing cannot starve the engine.
+HELD_READY, LARGE_QUEUE = 0.5, 256
 # Up to this size a picture that is wanted as PNG is encoded with its batch: handing it to a thread of its own costs
 # more than encoding it. Larger ones are encoded side by side.
 BATCHED_PNG_BYTES = 128 * 128 * 4
@@ -92,7 +94,7 @@ class ServedModel:
             max_batch_size=engine.max_batch_size,
             max_queue=max_queue_images,
             workers=engine.workers,
-            spares=SPARES * engine.workers,
+            spares=_spares(max_queue_images, engine.max_batch_size),
             observer=BatchMetrics(metrics, bundle.manifest.name),
             sizes=lambda: engine.status().batch_sizes,
         )
@@ -269,6 +271,10 @@ class ServedModel:
         seconds = time.perf_counter() - started
         self._metrics.encode.labels(form).observe(seconds)
         return seconds
+
+
+def _spares(max_queue_images: int, max_batch_size: int) -> int:
+    return int(HELD_READY * max_queue_images / max_batch_size) if max_queue_images >= LARGE_QUEUE else 0
 
 
 def _png_or_error(pixels: Pixels, text: Mapping[str, str]) -> bytes | ValueError:
