@@ -31,7 +31,7 @@ VITRINE_AUTH ?= off
 VITRINE_GET_POLICY ?= open
 VITRINE_HOST ?= 127.0.0.1
 
-.PHONY: help install format lint types contracts test cover serve train-smoke bench bench-all bench-cached bench-shapes bench-load bench-determinism bench-memory bench-png bench-gpu soak compare-presets compare-settings compare-dcgan bars all clean
+.PHONY: help install format lint types contracts test cover serve train-smoke bench bench-all bench-cached bench-shapes bench-load bench-determinism bench-memory bench-threads bench-png bench-gpu soak compare-presets compare-settings compare-dcgan bars all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -105,7 +105,7 @@ train-smoke: $(VENV)/.stamp-test ## pictures -> data -> 16 steps -> evaluation -
 bench: $(VENV)/.stamp-bench ## pictures per second beside other servers and the limit (makes their environments; 20 minutes)
 	@$(PY) -m benchmarks.serving $(BENCH_ARGS)
 
-bench-all: bench bench-cached bench-shapes bench-load bench-determinism bench-memory bench-png ## every measurement of the service but the soak (an hour)
+bench-all: bench bench-cached bench-shapes bench-load bench-determinism bench-memory bench-threads bench-png ## every measurement of the service but the soak (an hour)
 
 bench-cached: $(VENV)/.stamp-bench ## 304 and kept pictures on one core, and a burst of one picture (2 minutes)
 	@$(PY) -m benchmarks.serving.cached $(BENCH_ARGS)
@@ -123,6 +123,9 @@ bench-determinism: $(VENV)/.stamp-bench ## what the same bytes in every batch co
 
 bench-memory: $(VENV)/.stamp-bench ## resident memory beside a bare process with the same model (2 minutes)
 	@$(PY) -m benchmarks.serving.memory $(BENCH_ARGS)
+
+bench-threads: $(VENV)/.stamp-bench ## what a new, a kept and a refused answer cost each thread (2 minutes)
+	@$(PY) -m benchmarks.serving.threads $(BENCH_ARGS)
 
 bench-png: $(VENV)/.stamp-bench $(VENV)/.stamp-test ## encoders, filters and levels on one core (8 minutes)
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.serving.png $(BENCH_ARGS)

@@ -30,8 +30,8 @@ from service.resolver import Order, Resolver
 from service.sample import Sample
 
 OUT_OF_SERVICE_RETRY_S = "5"
-# While a queue is crowded, the engine holds half as many images as its limit in batches. Not those of a small queue, which
-# refusing cannot starve.
+# While a queue is crowded, the engine holds half as many images as its limit in batches. Not of a small queue: refusing
+# cannot starve it.
 HELD_READY, LARGE_QUEUE = 0.5, 256
 # Up to this size a picture that is wanted as PNG is encoded with its batch: handing it to a thread of its own costs
 # more than encoding it. Larger ones are encoded side by side.

@@ -1,8 +1,8 @@
 """Resident memory of the service with one model, beside a bare process that draws with the same generator.
 
 The bare process (`benchmarks.serving.bare`) has imported torch, loaded the generator in the type and layout that the
-service has chosen, and run it at the same batch size. The service is looked at when it is ready, and again after 2,000
-requests from 64 connections. A new process of each kind in every round.
+service has chosen (where that is packed: as channels_last), and run it at the same batch size. The service is looked at
+when it is ready, and again after 2,000 requests from 64 connections. A new process of each kind in every round.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from benchmarks.serving.servers import Usage, server, usage
 from benchmarks.store import Result, Verdict, arguments, store, table
 
 LIMIT = 1.3
-FORMATS = {"channels_last": "channels_last", "contiguous": "contiguous_format"}
+# A bare process packs nothing.
+FORMATS = {"channels_last": "channels_last", "contiguous": "contiguous_format", "packed": "channels_last"}
 CHOSEN = ".variants.json"  # where the service notes, beside its models, how it runs each of them
 
 
