@@ -1,8 +1,11 @@
-"""Who is next: the more urgent first, and among equals one item per request in rotation.
+"""Who is next: the more urgent first, and among equals half a batch per request in rotation.
 
-So a request for 64 pictures cannot hold up one for a single picture: that one has its turn in the next batch. Since it
-would still wait for full batches to end, and then for its own, two things are done while small requests come beside
-large ones: every other batch is of small requests only, and the others are an eighth as large.
+So a request for 64 pictures cannot hold up one for a single picture: that one has its turn in the next batch. Turns of
+one item would be fairer still, but requests of one size would then all end with the same batch, and the engine would
+wait until they have been sent and asked for anew.
+
+Since a single picture would still wait for full batches to end, and then for its own, two things are done while small
+requests come beside large ones: every other batch is of small requests only, and the others are an eighth as large.
 """
 
 import math
@@ -11,6 +14,7 @@ from typing import Generic
 
 from service.batcher.ticket import LEAST_URGENT, Entry, Item, Result, Ticket
 
+TURNS = 2  # in a batch
 SMALL_ITEMS = 4  # of a request that shall not wait for full batches
 FEWEST_ITEMS = 16  # of a batch that is worth dividing
 PART = 8
@@ -69,12 +73,14 @@ class FairQueue(Generic[Item, Result]):
             if not batch and self._large[urgency] and limit >= FEWEST_ITEMS and now - self._small_came < SMALL_COME_S:
                 small_alone = self._is_turn_of_small(urgency)
                 limit = limit if small_alone else limit // PART
+            turn = max(limit // TURNS, 1)
             turns = deque(ticket for ticket in level if not (small_alone and _is_large(ticket)))
             while turns and len(batch) < limit:
                 ticket = turns.popleft()
-                batch.append((ticket, ticket.taken))
-                ticket.taken += 1
-                self._waiting -= 1
+                count = min(turn, ticket.waiting, limit - len(batch))
+                batch += [(ticket, ticket.taken + number) for number in range(count)]
+                ticket.taken += count
+                self._waiting -= count
                 if ticket.waiting:
                     turns.append(ticket)
                     level.move_to_end(ticket)
@@ -105,7 +111,7 @@ class FairQueue(Generic[Item, Result]):
     def ahead_of(self, size: int, urgency: int) -> int:
         """Return how many waiting items have their turn before the last item of a new request of that size.
 
-        In rotation, each request of the same urgency has as many turns before our last item as we have items.
+        In rotation, each request of the same urgency has at least as many items before our last one as we have.
         """
         more_urgent = sum(ticket.waiting for level in self._levels[:urgency] for ticket in level)
         return more_urgent + sum(min(ticket.waiting, size) for ticket in self._levels[urgency])

@@ -508,6 +508,20 @@ async def test_retry_after_follows_the_drain_rate() -> None:
         assert known.value.retry_after_s == 8
 
 
+async def test_requests_take_turns_of_half_a_batch() -> None:
+    """So that requests of one size end one after the other, and none waits for the whole of another."""
+    backend = Backend()
+    async with batching(backend, max_batch_size=4) as batcher:
+        first = await occupy(batcher)
+        tasks = [submit(batcher, items) for items in ("abcdef", "ghijkl", "m")]
+        await settle()
+        for number in range(5):
+            backend.calls[number].succeed()
+            await settle()
+        assert backend.batches == ["-", "abgh", "mcdi", "efjk", "l"]
+        assert [await task for task in (first, *tasks)] == ["-", "ABCDEF", "GHIJKL", "M"]
+
+
 async def test_spares_hand_over_batches_only_while_the_queue_is_crowded() -> None:
     """Until it is half empty: what waits in the queue can still be overtaken, what was handed over cannot."""
     backend = Backend()
