@@ -125,14 +125,19 @@ class Catalogue:
         try:
             engine = await self._warm(bundle, device, chosen)
         except BundleError as error:
-            if chosen.variant.dtype == "float32" or pins.dtype is not None:
+            plain = await asyncio.to_thread(in_float32, bundle, device, chosen.variant, pins)
+            if plain is None:
                 raise
-            _log.warning("model falls back to float32", model=bundle.manifest.id, reason=str(error))
-            chosen = await asyncio.to_thread(in_float32, bundle, device, chosen.variant)
+            _log.warning("model falls back to a plainer variant", model=bundle.manifest.id, reason=str(error))
+            chosen = plain
             engine = await self._warm(bundle, device, chosen)
         variant = chosen.variant
+        if variant.batch_sizes and engine.fingerprint != variant.fingerprint:
+            _log.warning("what is known of the batch sizes is outdated", model=bundle.manifest.id)
+            await engine.drain()
+            engine = await self._warm(bundle, device, replace(chosen, variant=replace(variant, batch_sizes=())))
         if self._settings.determinism == "exact":
-            variant = replace(variant, batch_sizes=engine.status().batch_sizes)
+            variant = replace(variant, batch_sizes=engine.status().batch_sizes, fingerprint=engine.fingerprint)
         if variant != known:
             await asyncio.to_thread(self._memo.keep, bundle.digest, device, pins, variant)
         facts = asdict(variant) | {"known_before": known is not None, "us_per_image": chosen.measured}

@@ -15,11 +15,12 @@ from starlette.types import Scope
 from service.batcher import Terms
 from service.errors import VitrineError
 from service.ready import RawHeaders
+from service.sampler import seed_from
 
 OVERHEAD_BYTES = 8192  # of an entry: about a hundred small objects
 MAX_TARGET_BYTES = 2048  # longer ones are not worth their place
-# Decimal seeds below 2**53 in the spelling that everybody uses; any other is a target of its own.
-_SEED = r"(0|[1-9][0-9]{0,14})"
+# Seeds whose spelling in a URL is the seed itself; one with other characters makes a target of its own.
+_SEED = "([A-Za-z0-9_~-]{1,128})"
 _IN_QUERY = re.compile(rb"(?:^|&)seed=" + _SEED.encode() + rb"(?=&|$)")
 _IN_PATH = re.compile(rf"/i/[^/]+/{_SEED}\.[a-z]+")
 
@@ -50,22 +51,18 @@ class KnownRequests:
     """What requests mean, the least recently used given up first. For one event loop.
 
     Args:
-        max_bytes: For all entries, estimated.
+        max_bytes: For all entries, estimated: half for kinds of requests, half for targets that have no seed in them,
+            of which there may be any number.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[Key, tuple[PictureOf, Any, int]] = OrderedDict()
-        self._num_bytes = 0
+        self._kinds, self._targets = _Recent(max_bytes // 2), _Recent(max_bytes // 2)
 
     def find(self, scope: Scope) -> tuple[Picture, Any] | None:
         """Return what a request asks for, and the route that answered its like, if there was one."""
         key, seed = _split(scope)
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        self._entries.move_to_end(key)
-        return entry[0](seed), entry[1]
+        entry = (self._targets if seed is None else self._kinds).find(key)
+        return None if entry is None else (entry[0](seed), entry[1])
 
     def keep(self, scope: Scope, picture_of: PictureOf) -> None:
         """Remember what a request means.
@@ -74,23 +71,49 @@ class KnownRequests:
             scope: The request.
             picture_of: Returns the picture for a seed, and for `None` that of this very request.
         """
-        key, _ = _split(scope)
-        size = sum(map(len, key)) + OVERHEAD_BYTES
-        if size > MAX_TARGET_BYTES + OVERHEAD_BYTES or size > self._max_bytes or key in self._entries:
-            return
-        self._entries[key] = picture_of, scope.get("route"), size
-        self._num_bytes += size
-        while self._num_bytes > self._max_bytes:
-            self._num_bytes -= self._entries.popitem(last=False)[1][2]
+        key, seed = _split(scope)
+        (self._targets if seed is None else self._kinds).keep(key, (picture_of, scope.get("route")))
 
     def forget(self) -> None:
         """Forget everything, because names may now mean other models."""
+        self._kinds.forget()
+        self._targets.forget()
+
+
+class _Recent:
+    """Entries by key, the least recently used given up first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[Key, tuple[PictureOf, Any]] = OrderedDict()
+        self._num_bytes = 0
+
+    def find(self, key: Key) -> tuple[PictureOf, Any] | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def keep(self, key: Key, entry: tuple[PictureOf, Any]) -> None:
+        size = _bytes_of(key)
+        if size > MAX_TARGET_BYTES + OVERHEAD_BYTES or size > self._max_bytes or key in self._entries:
+            return
+        self._entries[key] = entry
+        self._num_bytes += size
+        while self._num_bytes > self._max_bytes:
+            self._num_bytes -= _bytes_of(self._entries.popitem(last=False)[0])
+
+    def forget(self) -> None:
         self._entries.clear()
         self._num_bytes = 0
 
 
+def _bytes_of(key: Key) -> int:
+    return sum(map(len, key)) + OVERHEAD_BYTES
+
+
 def _split(scope: Scope) -> tuple[Key, int | None]:
-    """Return a request without its seed, and the seed; `None` where there is not exactly one in the usual spelling."""
+    """Return a request without its seed, and the seed; `None` where there is none, or not in its plain spelling."""
     path: str = scope["path"]
     query: bytes = scope["query_string"]
     accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
@@ -98,7 +121,8 @@ def _split(scope: Scope) -> tuple[Key, int | None]:
         found = _IN_QUERY.search(query)
         if found is not None:
             # A second seed would be in the rest, where it was refused before anything was kept.
-            return (path, "{seed}", query[: found.start()] + query[found.end() :], accept), int(found[1])
+            rest = query[: found.start()] + query[found.end() :]
+            return (path, "{seed}", rest, accept), seed_from(found[1].decode())
     elif (in_path := _IN_PATH.fullmatch(path)) is not None:
-        return (path[: in_path.start(1)], path[in_path.end(1) :], query, accept), int(in_path[1])
+        return (path[: in_path.start(1)], path[in_path.end(1) :], query, accept), seed_from(in_path[1])
     return (path, "", query, accept), None

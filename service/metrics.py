@@ -21,7 +21,7 @@ class Queue(Protocol):
 
     @property
     def in_flight(self) -> int:
-        """Images on the device."""
+        """Images on the device, or handed to it."""
 
 
 class Metrics:
@@ -50,7 +50,11 @@ class Metrics:
             registry=registry,
         )
         self.forward = Histogram(
-            "vitrine_forward_seconds", "A batch on the device.", ("model",), buckets=_SECONDS, registry=registry
+            "vitrine_forward_seconds",
+            "A batch on the device.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.encode = Histogram(
             "vitrine_encode_seconds", "Encoding one answer.", ("format",), buckets=_FINE_SECONDS, registry=registry
@@ -63,7 +67,7 @@ class Metrics:
             "vitrine_padding_images", "Rows added to reach a warmed batch size.", ("model",), registry=registry
         )
         self.queue_images = Gauge("vitrine_queue_images", "Images waiting.", registry=registry)
-        self.inflight_images = Gauge("vitrine_inflight_images", "Images on the device.", registry=registry)
+        self.inflight_images = Gauge("vitrine_inflight_images", "Images handed to the device.", registry=registry)
         self._queues: list[Queue] = []
         self.queue_images.set_function(lambda: sum(queue.queued for queue in self._queues))
         self.inflight_images.set_function(lambda: sum(queue.in_flight for queue in self._queues))

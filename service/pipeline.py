@@ -30,9 +30,9 @@ from service.resolver import Order, Resolver
 from service.sample import Sample
 
 OUT_OF_SERVICE_RETRY_S = "5"
-# While a queue is crowded, the engine holds half as many images as its limit in batches. Not of a small queue: refusing
-# cannot starve it.
-HELD_READY, LARGE_QUEUE = 0.5, 256
+# A queue that refuses thousands may starve the engine, so batches are handed over ahead of time; not of a small queue,
+# whose limit is meant.
+SPARES, LARGE_QUEUE = 16, 256
 # Up to this size a picture that is wanted as PNG is encoded with its batch: handing it to a thread of its own costs
 # more than encoding it. Larger ones are encoded side by side.
 BATCHED_PNG_BYTES = 128 * 128 * 4
@@ -94,7 +94,7 @@ class ServedModel:
             max_batch_size=engine.max_batch_size,
             max_queue=max_queue_images,
             workers=engine.workers,
-            spares=_spares(max_queue_images, engine.max_batch_size),
+            spares=SPARES if max_queue_images >= LARGE_QUEUE else 0,
             observer=BatchMetrics(metrics, bundle.manifest.name),
             sizes=lambda: engine.status().batch_sizes,
         )
@@ -271,10 +271,6 @@ class ServedModel:
         seconds = time.perf_counter() - started
         self._metrics.encode.labels(form).observe(seconds)
         return seconds
-
-
-def _spares(max_queue_images: int, max_batch_size: int) -> int:
-    return int(HELD_READY * max_queue_images / max_batch_size) if max_queue_images >= LARGE_QUEUE else 0
 
 
 def _png_or_error(pixels: Pixels, text: Mapping[str, str]) -> bytes | ValueError:

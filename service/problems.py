@@ -21,13 +21,16 @@ from service.ready import ReadyResponse, raw
 TYPE_BASE = "https://vitrine.invalid/problems/"
 _HEADERS = [(b"cache-control", b"no-store"), (b"content-type", b"application/problem+json")]
 SHOWN_CHARACTERS = 80
+KEPT_CHARACTERS = 200
 SHOWN_FIELDS = 16
 _log = structlog.get_logger()
 
 
 def problem_response(error: VitrineError, request_id: str) -> Response:
     """Return the answer for `error`; `request_id` stands as `instance`, so that the log's lines can be found."""
-    before, after = _document(error.slug, error.title, error.status, error.detail, error.errors)
+    # Only what we say ourselves is kept: details of wrong fields hold the client's words.
+    document = _document if not error.errors and len(error.detail) <= KEPT_CHARACTERS else _document.__wrapped__
+    before, after = document(error.slug, error.title, error.status, error.detail, error.errors)
     body = f"{before}{json.dumps(request_id)}{after}".encode()
     headers = [*_HEADERS, *raw(error.headers), (b"content-length", str(len(body)).encode())]
     return ReadyResponse(error.status, headers, body)

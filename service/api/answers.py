@@ -41,7 +41,7 @@ def model_headers(model: ServedModel) -> dict[str, str]:
 
 
 def at_once(picture: Picture, scope: Scope, services: Services) -> ReadyResponse | None:
-    """ReadyResponse what needs no drawing: 304 if the client has the picture, the file if the cache has it.
+    """Answer what needs no drawing: 304 if the client has the picture, the file if the cache has it.
 
     Args:
         picture: What the request asks for.
@@ -59,7 +59,7 @@ def at_once(picture: Picture, scope: Scope, services: Services) -> ReadyResponse
 
 
 async def drawn(picture: Picture, scope: Scope, receive: Receive, services: Services) -> ReadyResponse:
-    """ReadyResponse by a file that is made now, for all who ask for it.
+    """Answer by a file that is made now, for all who ask for it.
 
     Args:
         picture: What the request asks for; it can be made.

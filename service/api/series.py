@@ -14,6 +14,8 @@ from service.negotiation import MEDIA_TYPES
 from service.ready import RawHeaders, raw
 from service.resolver import Order
 
+KEPT_QUERIES = 64  # of permanent links, one for each label
+
 
 class Series:
     """The pictures of a GET, one for each seed, or one sheet for each first seed.
@@ -43,7 +45,7 @@ class Series:
         identity = {**recipe.identity, "truncation_psi": self._psi}
         self._validator = negotiation.Validator(recipe.model.identity, ENCODER_VERSION, identity)
         self._link_base = negotiation.permalink_base(recipe.model.manifest.id)
-        self._queries: dict[int, str] = {}  # of permanent links, by label
+        self._link_query = functools.lru_cache(KEPT_QUERIES)(self._query_of)
 
     def orders(self, seed: int) -> list[Order]:
         """Return the pictures of the answer for a seed."""
@@ -71,11 +73,12 @@ class Series:
         return headers
 
     def _link(self, seed: int) -> str:
-        label = self._label_of(seed)
-        query = self._queries.get(label)
-        if query is None:
-            query = self._queries[label] = self._recipe.link_query(self.orders(seed)[0])
+        query = self._link_query(self._label_of(seed))
         return negotiation.permalink(self._link_base, seed, self._recipe.form, query)
+
+    def _query_of(self, label: int) -> str:
+        (order,) = self._recipe.model.resolver.orders([0], [label], self._psi)
+        return self._recipe.link_query(order)
 
     def _label_of(self, seed: int) -> int:
         return self._recipe.model.resolver.label_of(seed) if self._label is None else self._label

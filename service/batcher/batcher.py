@@ -30,6 +30,7 @@ from service.batcher.ticket import BatchTiming, Done, Entry, Item, Result, Terms
 from service.batcher.waitlist import Waitlist
 
 CROWDED = 0.5  # of the queue's limit, from where on spares take batches
+HELD_S = 0.15  # of work that spares hand over: nobody can overtake it, and nobody who leaves takes it back
 RETURNERS = 0.5  # of the queue's limit: what those who were refused and come back when told may take beyond it
 
 
@@ -271,7 +272,7 @@ class Batcher(Generic[Item, Result]):
         is_spare = number >= self._num_workers
         signal = self._crowded if is_spare else self._work_waiting
         while not self._closed:
-            if (self._is_crowded or not is_spare) and (batch := self._take()):
+            if (not is_spare or self._is_crowded) and (batch := self._take()):
                 await self._serve(number, batch)
             else:
                 signal.clear()
@@ -279,7 +280,8 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def _is_crowded(self) -> bool:
-        return self.queued > CROWDED * self._max_queue
+        """Whether so much is queued, and so little in flight, that spares shall hand over more."""
+        return self.queued > CROWDED * self._max_queue and self._in_flight < HELD_S * self.drain_rate
 
     def _take(self) -> list[Entry[Item, Result]]:
         """Move up to a batch of items from the queue into flight."""
@@ -320,6 +322,7 @@ class Batcher(Generic[Item, Result]):
     async def _run_and_settle(self, batch: Sequence[Entry[Item, Result]]) -> list[Sequence[Entry[Item, Result]]]:
         """Run a batch and settle the requests that it completes; return its parts if it did not fit into memory."""
         size, started = len(batch), self._clock()
+        behind = max(len(self._started) / self._num_workers, 1)  # batches that it waits for in `run`, and itself
         try:
             results = await self._run([ticket.items[index] for ticket, index in batch])
         except MemoryError as exc:
@@ -332,7 +335,6 @@ class Batcher(Generic[Item, Result]):
         if len(results) != size:
             raise ValueError(f"{size} items gave {len(results)} results")
         run_s = self._clock() - started
-        behind = max(len(self._started) / self._num_workers, 1)  # what spares had handed over waited in `run` as well
         self._rate.measure(size, run_s / behind, full=size >= min(self._ceiling.value, self._max_queue))
         self._ceiling.fitted(size)
         for (ticket, index), value in zip(batch, results, strict=True):

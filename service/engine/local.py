@@ -3,8 +3,8 @@
 Engine threads all take from one queue; how many there are, and how many threads torch takes in each, is the variant's
 choice (`service.variants`).
 
-Synthesis runs only at batch sizes that gave the same bytes as the largest one at start-up: kernels for few rows may add
-in another order.
+Synthesis runs only at batch sizes that gave the same bytes as the largest one when the model was first loaded: kernels
+for few rows may add in another order.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import overload
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -27,6 +28,8 @@ from service.engine.styles import StyleMaker
 from service.generator import Generator
 from service.manifest import Manifest
 from service.sample import Sample
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,10 @@ class LocalEngine:
         )
         self.fingerprint = warmed[0].fingerprint
         if self._exact:
-            self._sizes = tuple(sorted(set.intersection(*(thread.sizes for thread in warmed))))
+            exact = set.intersection(*(thread.sizes for thread in warmed))
+            if self.max_batch_size not in exact:
+                _log.warning("batches of one size differ", model=self._manifest.id, batch_size=self.max_batch_size)
+            self._sizes = tuple(sorted(exact | {self.max_batch_size}))
         for sample, golden in zip(golden_samples, self._manifest.golden, strict=True):
             (pixels,) = await self.generate([sample])
             check_golden(pixels, golden)

@@ -7,27 +7,29 @@ arXiv:1502.03167, section 3.1: at inference it is an affine map.
 import torch
 from torch import Tensor
 
-from service.lowering.graph import Graph, Node, constant_of, inputs_of, only_user, replace
+from service.lowering.graph import Graph, Node, Shapes, constant_of, inputs_of, is_constant, only_user, replace
 
 
-def fold_batch_norms(graph: Graph) -> None:
+def fold_batch_norms(graph: Graph, shapes: Shapes) -> None:
     """Fold what can be folded, in place.
 
     Args:
         graph: A frozen graph.
+        shapes: Of its values, for an example.
     """
     for node in graph.findAllNodes("aten::conv_transpose2d"):
         norm = only_user(node)
         if norm is not None and norm.kind() == "aten::batch_norm":
-            _fold(graph, node, norm)
+            _fold(graph, node, norm, shapes)
 
 
-def _fold(graph: Graph, convolution: Node, norm: Node) -> None:
+def _fold(graph: Graph, convolution: Node, norm: Node, shapes: Shapes) -> None:
     _, weight_value, bias_value, *_, groups, _ = inputs_of(convolution)
     _, *affine, training, _, eps, _ = inputs_of(norm)
     weight, bias = constant_of(weight_value), constant_of(bias_value)
     scale, shift, mean, variance = (constant_of(value) for value in affine)
     known = isinstance(weight, Tensor) and isinstance(mean, Tensor) and isinstance(variance, Tensor)
+    known = known and all(map(is_constant, (bias_value, *affine)))
     if not known or constant_of(training) is not False or constant_of(groups) != 1:
         return
     strength = torch.rsqrt(variance.float() + constant_of(eps))
@@ -41,4 +43,4 @@ def _fold(graph: Graph, convolution: Node, norm: Node) -> None:
     graph.setInsertPoint(convolution)
     convolution.replaceInput(1, graph.insertConstant(folded))
     convolution.replaceInput(2, graph.insertConstant(offset.to(weight.dtype)))
-    replace(norm, convolution.output())
+    replace(norm, convolution.output(), shapes)

@@ -9,6 +9,8 @@ Graph = Any  # torch._C.Graph
 Node = Any  # torch._C.Node
 Value = Any  # torch._C.Value
 
+Shapes = dict[str, list[int]]  # of a graph's values, by name
+
 _SCALARS = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))
 
 
@@ -45,6 +47,11 @@ def constant_of(value: Value) -> Any:
     return value.toIValue()
 
 
+def is_constant(value: Value) -> bool:
+    """Tell whether a value is known before the graph runs."""
+    return bool(value.node().kind() == "prim::Constant")
+
+
 def only_user(node: Node) -> Node | None:
     """Return the node that alone takes a node's single output; `None` if there are several, or it is the result."""
     uses = list(node.output().uses())
@@ -71,7 +78,10 @@ def insert_scalars(graph: Graph, numbers: Sequence[float]) -> Value:
     return value
 
 
-def replace(node: Node, value: Value) -> None:
-    """Let `value` stand for a node's output, and remove the node."""
+def replace(node: Node, value: Value, shapes: Shapes) -> None:
+    """Let `value` stand for a node's output, also in `shapes`, and remove the node."""
+    shape = shapes.get(node.output().debugName())
     node.output().replaceAllUsesWith(value)
     node.destroy()
+    if shape is not None:
+        shapes[value.debugName()] = shape

@@ -26,9 +26,16 @@ def lower(method: Any, example: Tensor) -> Callable[[Tensor], Tensor]:
     Raises:
         RuntimeError: If this torch cannot.
     """
+    try:
+        return _lowered(method, example)
+    except Exception as error:  # of another torch, or of a graph that nobody has thought of
+        raise RuntimeError(f"cannot be packed ({type(error).__name__}: {str(error).strip()})") from error
+
+
+def _lowered(method: Any, example: Tensor) -> Callable[..., Any]:
     graph = graph_of(method)
     shapes = shapes_of(graph, method, example)
-    fold_batch_norms(graph)
+    fold_batch_norms(graph, shapes)
     widen(graph, shapes)
     pack_transposed_convolutions(graph, shapes)
     pack_convolutions(graph, shapes)

@@ -11,6 +11,7 @@ from torch import Tensor
 from service.lowering.graph import (
     Graph,
     Node,
+    Shapes,
     Value,
     constant_of,
     inputs_of,
@@ -22,7 +23,6 @@ from service.lowering.graph import (
 )
 
 ACTIVATIONS = ("aten::relu", "aten::leaky_relu")
-Shapes = dict[str, list[int]]  # of a graph's values, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def pack_convolutions(graph: Graph, shapes: Shapes) -> None:
         )
         graph.setInsertPoint(node)
         parameters = [x, insert_tensor(graph, packed), bias, padding, stride, dilation, groups]
-        _insert_with_activation(graph, "mkldnn::_convolution_pointwise", node, parameters)
+        _insert_with_activation(graph, "mkldnn::_convolution_pointwise", node, parameters, shapes)
 
 
 def pack_transposed_convolutions(graph: Graph, shapes: Shapes) -> None:
@@ -86,7 +86,7 @@ def pack_transposed_convolutions(graph: Graph, shapes: Shapes) -> None:
         )
         graph.setInsertPoint(node)
         parameters = [x, insert_tensor(graph, packed), bias, *settings]
-        _insert_with_activation(graph, "mkldnn::_convolution_transpose_pointwise", node, parameters)
+        _insert_with_activation(graph, "mkldnn::_convolution_transpose_pointwise", node, parameters, shapes)
 
 
 def pack_linears(graph: Graph, shapes: Shapes) -> None:
@@ -103,10 +103,12 @@ def pack_linears(graph: Graph, shapes: Shapes) -> None:
             continue
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), shape[0])
         graph.setInsertPoint(node)
-        _insert_with_activation(graph, "mkldnn::_linear_pointwise", node, [x, insert_tensor(graph, packed), bias])
+        _insert_with_activation(
+            graph, "mkldnn::_linear_pointwise", node, [x, insert_tensor(graph, packed), bias], shapes
+        )
 
 
-def _insert_with_activation(graph: Graph, kind: str, node: Node, parameters: list[Value]) -> None:
+def _insert_with_activation(graph: Graph, kind: str, node: Node, parameters: list[Value], shapes: Shapes) -> None:
     """Let a kernel stand for a node, and for the activation after it."""
     activation = activation_after(node)
     options = [
@@ -116,5 +118,5 @@ def _insert_with_activation(graph: Graph, kind: str, node: Node, parameters: lis
     ]
     result = insert(graph, kind, [*parameters, *options])
     if activation.node is not None:
-        replace(activation.node, result)
-    replace(node, result)
+        replace(activation.node, result, shapes)
+    replace(node, result, shapes)

@@ -13,7 +13,7 @@ start-up: OpenMP's threads wait for each other, so beside HTTP, encoding and oth
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
@@ -74,11 +74,32 @@ def choose(
     return _measured(bundle, device, pins, measure)
 
 
-def in_float32(bundle: Bundle, device: torch.device, variant: Variant) -> Candidate:
-    """Load a bundle in float32, and as `variant` in all else that does not depend on the type."""
-    return Candidate(
-        replace(variant, dtype="float32", batch_sizes=()), _load(bundle, device, "float32", variant.memory_format)
+def in_float32(bundle: Bundle, device: torch.device, variant: Variant, pins: Pins) -> Candidate | None:
+    """Load a bundle as `variant`, but in float32 and unpacked, as far as that is not pinned otherwise.
+
+    Args:
+        bundle: The verified bundle.
+        device: Where the generator shall lie.
+        variant: What did not draw as it should.
+        pins: What is not to be changed.
+
+    Returns:
+        The plainer variant and its generator; `None` if it would be the same.
+
+    Raises:
+        BundleError: If it cannot be loaded so.
+    """
+    unpacked: MemoryFormat = "channels_last" if variant.memory_format == "packed" else variant.memory_format
+    plain = Variant(
+        pins.dtype or "float32",
+        pins.memory_format or unpacked,
+        variant.engine_threads,
+        variant.torch_threads,
+        variant.max_batch_images,
     )
+    if (plain.dtype, plain.memory_format) == (variant.dtype, variant.memory_format):
+        return None
+    return Candidate(plain, _load(bundle, device, plain.dtype, plain.memory_format))
 
 
 def _measured(bundle: Bundle, device: torch.device, pins: Pins, measure: Measure) -> Candidate:
@@ -111,9 +132,10 @@ def _measured(bundle: Bundle, device: torch.device, pins: Pins, measure: Measure
             other_dtype, other_format = trial_dtype or dtype, trial_format or memory_format
             try:
                 other = _load(bundle, device, other_dtype, other_format)
-            except BundleError:  # a network may mix types in a way that only works in float32, or not be packable
+                other_s = both(f"{other_dtype} {other_format}", other)
+            # A network may mix types in a way that only works in float32, or not be packable.
+            except (BundleError, RuntimeError):
                 continue
-            other_s = both(f"{other_dtype} {other_format}", other)
             if best > CLEARLY[what] * other_s:
                 dtype, memory_format, generator, best = other_dtype, other_format, other, other_s
     engine_threads, torch_threads = _threads(device, pins, lambda **how: seconds(_words(how), generator, **how))

@@ -14,7 +14,7 @@ from service.variants.variant import Pins, Variant
 
 FILE_NAME = ".variants.json"
 MAX_ENTRIES = 256
-CHOICE = 3  # raised when there is more to choose from, or it is chosen otherwise: then it is measured anew
+CHOICE = 4  # raised when there is more to choose from, or it is chosen otherwise: then it is measured anew
 _VARIANT = TypeAdapter(Variant)
 _log = structlog.get_logger()
 

@@ -19,6 +19,7 @@ class Variant:
         torch_threads: Threads that torch takes for each of them.
         max_batch_images: Images per batch.
         batch_sizes: Those that draw the same bytes as the largest, ascending; empty: not known.
+        fingerprint: The engine's when they were found.
     """
 
     dtype: Dtype
@@ -27,6 +28,7 @@ class Variant:
     torch_threads: int
     max_batch_images: int
     batch_sizes: tuple[int, ...] = ()
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

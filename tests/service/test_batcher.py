@@ -472,10 +472,18 @@ async def test_request_larger_than_the_queue_is_refused_as_such() -> None:
     assert diary.entries == [("rejected", "too_large")]
 
 
-async def measured(batcher: Batcher[str, str], backend: Backend, clock: Clock, *, batches: int, seconds: float) -> None:
+async def measured(
+    batcher: Batcher[str, str],
+    backend: Backend,
+    clock: Clock,
+    *,
+    batches: int,
+    seconds: float,
+    items: str = "abcdefgh",
+) -> None:
     """Let some full batches take so many seconds each."""
     for _ in range(batches):
-        task = submit(batcher, "abcdefgh")
+        task = submit(batcher, items)
         await settle()
         clock.now += seconds
         backend.calls[-1].succeed()
@@ -524,51 +532,59 @@ async def test_requests_take_turns_of_half_a_batch() -> None:
 
 async def test_spares_hand_over_batches_only_while_the_queue_is_crowded() -> None:
     """Until it is half empty: what waits in the queue can still be overtaken, what was handed over cannot."""
-    backend = Backend()
-    async with batching(backend, max_batch_size=2, max_queue=8, spares=3) as batcher:
-        first = await occupy(batcher)
-        tasks = [submit(batcher, letter) for letter in "abcd"]
-        await settle()
-        assert (backend.batches, batcher.queued) == (["-"], 4)
-        tasks += [submit(batcher, letter) for letter in "efgh"]
-        await settle()
-        assert batcher.queued == 4
-        assert sorted(backend.batches) == ["-", "ab", "cd"]
-        backend.calls[0].succeed()
-        await settle()
-        assert (await first, batcher.queued) == ("-", 2)
-        for call in backend.calls[1:3]:
-            call.succeed()
-        await settle()
-        assert (len(backend.calls), batcher.queued) == (4, 2)  # the worker's third batch; the spares wait again
-        backend.calls[3].succeed()
-        await settle()
-        backend.calls[4].succeed()
-        assert [await task for task in tasks] == list("ABCDEFGH")
-
-
-async def test_what_spares_handed_over_does_not_slow_the_drain_rate() -> None:
-    """Three batches of two at once that take three seconds are as many items as one that takes one."""
     backend, clock = Backend(), Clock()
-    async with batching(backend, max_batch_size=2, max_queue=4, spares=2, clock=clock) as batcher:
-        tasks = [submit(batcher, "ab"), submit(batcher, "cd")]
+    async with batching(backend, max_batch_size=2, max_queue=8, spares=3, clock=clock) as batcher:
+        await measured(batcher, backend, clock, batches=1, seconds=0.01, items="ab")
+        tasks = [submit(batcher, letter) for letter in "abcdef"]
         await settle()
-        tasks.append(submit(batcher, "ef"))
+        assert (backend.batches[1:], batcher.queued) == (["ab"], 4)
+        tasks += [submit(batcher, letter) for letter in "ghij"]
         await settle()
-        while len(backend.calls) < 3:
-            tasks.append(submit(batcher, "gh"))
+        assert (backend.batches[1:], batcher.queued) == (["ab", "cd", "ef"], 4)
+        for number in range(1, 6):
+            backend.calls[number].succeed()
             await settle()
-        clock.now += len(backend.calls)
-        backend.calls[0].succeed()
+        assert backend.batches[1:] == ["ab", "cd", "ef", "gh", "ij"]
+        assert [await task for task in tasks] == list("ABCDEFGHIJ")
+
+
+@pytest.mark.parametrize(("seconds", "handed_over"), [(None, 1), (4.0, 1), (0.08, 2), (0.06, 3), (0.01, 4)])
+async def test_spares_hand_over_a_moment_of_work(seconds: float | None, handed_over: int) -> None:
+    """Of a slow engine, or of one that nothing is known of, nothing: a batch that waits is not one that hangs."""
+    backend, clock = Backend(), Clock()
+    async with batching(backend, max_batch_size=2, max_queue=8, spares=3, clock=clock) as batcher:
+        if seconds is not None:
+            await measured(batcher, backend, clock, batches=1, seconds=seconds, items="ab")
+        before = len(backend.calls)
+        tasks = [submit(batcher, letter) for letter in "abcdefgh"]
         await settle()
-        assert batcher.drain_rate == 2
-        for call in backend.calls[1:]:
-            call.succeed()
+        tasks += [submit(batcher, letter) for letter in "ijkl"]
         await settle()
-        for call in backend.calls[3:]:
-            if not call.answer.done():
-                call.succeed()
-        await asyncio.gather(*tasks)
+        assert len(backend.calls) - before == handed_over
+        for task in tasks:
+            task.cancel()
+
+
+async def test_what_waits_behind_others_does_not_slow_the_drain_rate() -> None:
+    """Each batch of two takes a second; that those of spares wait for the ones before says nothing of the rate."""
+    backend, clock = Backend(), Clock()
+    async with batching(backend, max_batch_size=2, max_queue=8, spares=3, clock=clock) as batcher:
+        await measured(batcher, backend, clock, batches=1, seconds=0.02, items="ab")
+        tasks = [submit(batcher, letter) for letter in "abcdefgh"]
+        await settle()
+        tasks += [submit(batcher, letter) for letter in "ijkl"]
+        await settle()
+        first, last = 1, len(backend.calls)
+        assert last - first > 2
+        for number in range(first, last):
+            clock.now += 0.02
+            backend.calls[number].succeed()
+            await settle()
+            assert batcher.drain_rate == pytest.approx(100)
+        while not all(task.done() for task in tasks):
+            backend.calls[last].succeed()
+            await settle()
+            last += 1
 
 
 async def test_drain_rate_counts_all_workers_and_full_batches() -> None:

@@ -148,6 +148,24 @@ async def test_variant_is_measured_once(make: Make, tiny_copy: Path, monkeypatch
     assert second.refused == {}
 
 
+async def test_sizes_are_found_anew_when_the_engine_draws_otherwise(
+    make: Make, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor, a library or our own code may have changed in a way that the memo's key does not show."""
+    first = make(max_batch_images=4)
+    await first.load()
+    path = tiny_copy.parents[1] / ".variants.json"
+    kept = json.loads(path.read_text())
+    (key,) = kept
+    path.write_text(json.dumps({key: kept[key] | {"batch_sizes": [4], "fingerprint": "of another"}}))
+    second = make(max_batch_images=4)
+    await second.load()
+
+    assert json.loads(path.read_text()) == kept
+    (before,), (after,) = first, second
+    assert before.engine.status().batch_sizes == after.engine.status().batch_sizes != (4,)
+
+
 async def test_sizes_that_are_not_exact_are_not_remembered_as_such(
     make: Make, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

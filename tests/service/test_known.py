@@ -3,6 +3,7 @@
 import pytest
 
 from service.known import MAX_TARGET_BYTES, OVERHEAD_BYTES, KnownRequests, Picture
+from service.sampler import seed_from
 
 
 def scope(path: str = "/generate", query: bytes = b"seed=1", **headers: str) -> dict[str, object]:
@@ -46,28 +47,45 @@ def test_seed_is_found_wherever_it_stands(query: bytes) -> None:
     assert found(requests, scope(query=query + b"&c=1")) is None
 
 
-SPELT = (
-    b"seed=abc",
-    b"seed=007",
-    b"seed=+7",
-    b"seed=-7",
-    b"seed=9007199254740993",
-    b"seed=%37",
-    b"Seed=7",
-    b"seed=",
-    b"",
+@pytest.mark.parametrize(
+    "text", ["0", "9007199254740991", "9007199254740993", "007", "sku-1234_b", "-7", "~", "A" * 128]
 )
+@pytest.mark.parametrize("path", ["/generate", "/i/tiny@1/"])
+def test_seed_of_any_text_is_what_it_means(text: str, path: str) -> None:
+    """As the parser has it: digits are that number, all else is hashed."""
+    requests = KnownRequests(1_000_000)
+
+    def request(seed: str) -> dict[str, object]:
+        return scope(path, f"seed={seed}".encode()) if path == "/generate" else scope(f"{path}{seed}.png", b"")
+
+    keep(requests, "a", request("1"))
+    assert found(requests, request(text)) == f"a {seed_from(text)}"
+
+
+SPELT = (b"seed=+7", b"seed=%37", b"seed=a.b", b"Seed=7", b"seed=", b"seed=" + b"7" * 129, b"")
 
 
 @pytest.mark.parametrize("query", SPELT)
 def test_other_spelling_is_a_target_of_its_own(query: bytes) -> None:
-    """Only what everybody writes is taken for a number; the picture of the rest is that of the request itself."""
+    """What would have to be decoded or refused is for the parser; the picture is that of the request itself."""
     requests = KnownRequests(1_000_000)
     keep(requests, "a", scope(query=query))
     keep(requests, "b", scope(query=b"seed=1"))
 
     assert found(requests, scope(query=query)) == "a None"
     assert found(requests, scope(query=b"seed=7")) == "b 7"
+
+
+def test_targets_do_not_push_out_kinds() -> None:
+    """There may be any number of animations, and there are few kinds of pictures."""
+    requests = KnownRequests(4 * (OVERHEAD_BYTES + 100))
+    keep(requests, "a", scope(query=b"seed=1"))
+    for number in range(9):
+        keep(requests, "b", scope("/interpolate", b"from=1&to=%d" % number))
+
+    assert found(requests, scope(query=b"seed=2")) == "a 2"
+    assert found(requests, scope("/interpolate", b"from=1&to=8")) == "b None"
+    assert found(requests, scope("/interpolate", b"from=1&to=0")) is None
 
 
 @pytest.mark.parametrize("repeated", [b"seed=1&seed=2", b"seed=2&s%65ed=1"])
@@ -86,13 +104,13 @@ def test_seed_of_a_permanent_link() -> None:
 
     assert found(requests, scope("/i/tiny@1/6.png", b"label=2")) == "a 6"
     others = [("/i/tiny@2/6.png", b"label=2"), ("/i/tiny@1/6.webp", b"label=2"), ("/i/tiny@1/6.png", b"")]
-    others += [("/i/tiny@1/06.png", b"label=2"), ("/i/tiny@1/x6.png", b"label=2"), ("/i/tiny@1/6", b"label=2")]
+    others += [("/i/tiny@1/6.7.png", b"label=2"), ("/i/tiny@1/.png", b"label=2"), ("/i/tiny@1/6", b"label=2")]
     assert [found(requests, scope(*other)) for other in others] == [None] * 6
 
 
 def test_least_recently_used_is_given_up() -> None:
     """What is asked for again stays."""
-    requests = KnownRequests(2 * (OVERHEAD_BYTES + 100))
+    requests = KnownRequests(4 * (OVERHEAD_BYTES + 100))
     for number in (1, 2):
         keep(requests, "a", scope(query=b"seed=1&n=%d" % number))
     assert found(requests, scope(query=b"seed=1&n=1"))
@@ -112,7 +130,7 @@ def test_nothing_is_kept_without_room_or_of_huge_targets(room: int, length: int)
 
 def test_everything_can_be_forgotten() -> None:
     """And then there is as much room as before."""
-    requests = KnownRequests(OVERHEAD_BYTES + 100)
+    requests = KnownRequests(2 * (OVERHEAD_BYTES + 100))
     keep(requests, "a", scope())
     requests.forget()
     assert found(requests, scope()) is None

@@ -158,6 +158,30 @@ def test_convolutions_and_linear_layers(dtype: torch.dtype) -> None:
     assert {kind: kinds.count(kind) for kind in expected} == expected
 
 
+def test_layers_after_one_that_was_changed_are_found_too() -> None:
+    """What is known of their inputs outlives what stood there."""
+    layers = [nn.ConvTranspose2d(4, 6, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(6, 3, 4, 2, 1), nn.LeakyReLU(0.2)]
+    kinds = check(torch.float32, (4, 4, 4), *layers)
+    assert kinds.count("aten::constant_pad_nd") == kinds.count(PACKED_TRANSPOSED) == 2
+
+    linears = [nn.Linear(8, 16), nn.LeakyReLU(0.2), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)]
+    kinds = check(torch.bfloat16, (8,), *linears)
+    assert kinds == ["mkldnn::_linear_pointwise"] * 3
+
+
+def test_rows_that_do_not_become_as_many_times_as_high_stay() -> None:
+    """Maps are laid side by side only where both sides grow by the stride."""
+    layer = nn.ConvTranspose2d(3, 4, (3, 4), 2, 1)
+    assert "aten::reshape" not in check(torch.float32, (3, 4, 4), layer)
+
+
+def test_whatever_goes_wrong_is_one_kind_of_error() -> None:
+    """Who lowers is prepared for that one."""
+    method = method_of(torch.float32, nn.ConvTranspose2d(2, 3, 4, 2, 1))
+    with pytest.raises(RuntimeError, match="cannot be packed"):
+        lower(method, "no tensor")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_groups_and_dilation_stay_by_themselves(groups: int) -> None:
     """They are packed, and neither folded nor laid side by side."""

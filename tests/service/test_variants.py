@@ -164,7 +164,8 @@ def test_packed_generator_draws_the_same_pictures(bundle: Bundle) -> None:
 def test_reduced_pictures_are_close(bundle: Bundle) -> None:
     """bfloat16 keeps 8 bits: the same picture to a few grey levels; the styles are the same numbers."""
     reduced = choose(bundle, CPU, Pins("bfloat16", "channels_last", 1, 1, 4))
-    exact = in_float32(bundle, CPU, reduced.variant)
+    exact = in_float32(bundle, CPU, reduced.variant, Pins())
+    assert exact is not None
     assert exact.variant == Variant("float32", "channels_last", 1, 1, 4)
     z = torch.from_numpy(latents(range(8), bundle.manifest.z_dim))
     label, psi = torch.arange(8) % 3, torch.full((8,), 0.7)
@@ -176,6 +177,21 @@ def test_reduced_pictures_are_close(bundle: Bundle) -> None:
     assert reduced.generator.w_avg.dtype == torch.float32
     assert np.abs(a - b).mean() < 2
     assert not np.array_equal(a, b)
+
+
+def test_plainer_variant_obeys_the_pins(bundle: Bundle) -> None:
+    """What was asked for is not left; where nothing else is left to change, there is no plainer one."""
+    packed = Variant("bfloat16", "packed", 1, 1, 4, (4,), "f")
+
+    def plainer(variant: Variant, pins: Pins) -> Variant | None:
+        found = in_float32(bundle, CPU, variant, pins)
+        return None if found is None else found.variant
+
+    assert plainer(packed, Pins()) == Variant("float32", "channels_last", 1, 1, 4)
+    assert plainer(packed, Pins(dtype="bfloat16")) == Variant("bfloat16", "channels_last", 1, 1, 4)
+    assert plainer(packed, Pins(memory_format="packed")) == Variant("float32", "packed", 1, 1, 4)
+    assert plainer(packed, Pins(dtype="bfloat16", memory_format="packed")) is None
+    assert plainer(VARIANT, Pins()) is None
 
 
 def test_memo_keeps_a_variant_for_its_bundle_and_pins(tmp_path: Path) -> None:
