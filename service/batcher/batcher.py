@@ -30,7 +30,7 @@ from service.batcher.ticket import BatchTiming, Done, Entry, Item, Result, Terms
 from service.batcher.waitlist import Waitlist
 
 CROWDED = 0.5  # of the queue's limit, from where on spares take batches
-HELD_S = 0.15  # of work that spares hand over: nobody can overtake it, and nobody who leaves takes it back
+HELD_S = 0.3  # of work that spares hand over: nobody can overtake it, and nobody who leaves takes it back
 RETURNERS = 0.5  # of the queue's limit: what those who were refused and come back when told may take beyond it
 
 

@@ -549,8 +549,11 @@ async def test_spares_hand_over_batches_only_while_the_queue_is_crowded() -> Non
 
 
 @pytest.mark.parametrize(("seconds", "handed_over"), [(None, 1), (4.0, 1), (0.08, 2), (0.06, 3), (0.01, 4)])
-async def test_spares_hand_over_a_moment_of_work(seconds: float | None, handed_over: int) -> None:
+async def test_spares_hand_over_a_moment_of_work(
+    seconds: float | None, handed_over: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a slow engine, or of one that nothing is known of, nothing: a batch that waits is not one that hangs."""
+    monkeypatch.setattr("service.batcher.batcher.HELD_S", 0.15)
     backend, clock = Backend(), Clock()
     async with batching(backend, max_batch_size=2, max_queue=8, spares=3, clock=clock) as batcher:
         if seconds is not None:
