@@ -41,8 +41,8 @@ class Batcher(Generic[Item, Result]):
         run: Turns a batch of items into as many results in the same order; when cancelled, it ends soon. If it raises
             `MemoryError`, the batch is run again in halves, and later ones are smaller for a while.
         max_batch_size: Items per call of `run`, at least 1.
-        max_queue: Items that may wait, over all requests, at least 1; those in `run` are not counted, and those that
-            come back after a refusal may be half as many more.
+        max_queue: Items that may wait, over all requests, at least 1; those in `run` are not counted, but for what
+            spares hold there, and those that come back after a refusal may be half as many more.
         workers: Calls of `run` at the same time, at least 1.
         spares: Further calls while the queue is crowded, for `run` to hold ready: an event loop that has thousands of
             requests to refuse comes too late to hand over one batch when another is done.
@@ -71,7 +71,7 @@ class Batcher(Generic[Item, Result]):
             raise ValueError(f"limits must be at least 1: {max_batch_size=}, {max_queue=}, {workers=}")
         self._run = run
         self._ceiling = Ceiling(max_batch_size, sizes or (lambda: range(1, max_batch_size + 1)))
-        self._max_queue = max_queue
+        self._max_queue, self._max_batch_size = max_queue, max_batch_size
         self._num_workers, self._num_spares = workers, spares
         self._observer = observer or Observer()
         self._clock = clock
@@ -190,7 +190,7 @@ class Batcher(Generic[Item, Result]):
 
     def _admit(self, items: Sequence[Item], terms: Terms) -> Ticket[Item, Result]:
         """Reserve the request's slots, or refuse it as `submit` says."""
-        size, queued = len(items), self.queued
+        size, queued = len(items), self._outstanding
         if not self._admitting:
             self._observer.rejected("draining")
             raise Draining("the batcher is shutting down")
@@ -231,14 +231,14 @@ class Batcher(Generic[Item, Result]):
             Seconds after which to come again, as `submit` would raise them; `None` if `submit` may admit it.
         """
         now = self._clock()
-        if self.queued < self._max_queue or not self._admitting or self._waitlist.has(key, now):
+        if self._outstanding < self._max_queue or not self._admitting or self._waitlist.has(key, now):
             return None
         self._observer.rejected("full")
         return self._come_again_s(1, key, now)
 
     def _come_again_s(self, size: int, key: Hashable, now: float) -> int:
         seconds_for = self._rate.seconds_for
-        return self._waitlist.book(key, now, free_in_s=seconds_for(self.queued), items_s=seconds_for(size))
+        return self._waitlist.book(key, now, free_in_s=seconds_for(self._outstanding), items_s=seconds_for(size))
 
     def _too_late(self, size: int, terms: Terms) -> bool:
         """Say whether a request's last item certainly misses its deadline.
@@ -280,8 +280,13 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def _is_crowded(self) -> bool:
-        """Whether so much is queued, and so little in flight, that spares shall hand over more."""
-        return self.queued > CROWDED * self._max_queue and self._in_flight < HELD_S * self.drain_rate
+        """Whether so much waits, and so little of it in `run`, that spares shall hand over more."""
+        return self._outstanding > CROWDED * self._max_queue and self._in_flight < HELD_S * self.drain_rate
+
+    @property
+    def _outstanding(self) -> int:
+        """Items that wait: in the queue, or handed over by spares, which count against the limit as well."""
+        return self.queued + max(self._in_flight - self._num_workers * self._max_batch_size, 0)
 
     def _take(self) -> list[Entry[Item, Result]]:
         """Move up to a batch of items from the queue into flight."""

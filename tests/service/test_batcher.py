@@ -540,7 +540,9 @@ async def test_spares_hand_over_batches_only_while_the_queue_is_crowded() -> Non
         assert (backend.batches[1:], batcher.queued) == (["ab"], 4)
         tasks += [submit(batcher, letter) for letter in "ghij"]
         await settle()
-        assert (backend.batches[1:], batcher.queued) == (["ab", "cd", "ef"], 4)
+        assert (backend.batches[1:], batcher.queued) == (["ab", "cd", "ef", "gh"], 2)
+        with pytest.raises(QueueFull):  # what is held counts
+            await batcher.submit("k", Terms(FOREVER_S))
         for number in range(1, 6):
             backend.calls[number].succeed()
             await settle()
