@@ -114,7 +114,7 @@ class Catalogue:
         )
 
     async def _warm_engine(self, bundle: Bundle, device: torch.device) -> LocalEngine:
-        """Return a warm engine of the variant that is fastest here, or in float32 if the golden pictures want that.
+        """Return a warm engine of the variant that is fastest here, or of a plainer one if golden pictures want that.
 
         Raises:
             BundleError: If the golden pictures are not reproduced.
@@ -131,12 +131,12 @@ class Catalogue:
             _log.warning("model falls back to a plainer variant", model=bundle.manifest.id, reason=str(error))
             chosen = plain
             engine = await self._warm(bundle, device, chosen)
-        variant = chosen.variant
-        if variant.batch_sizes and engine.fingerprint != variant.fingerprint:
+        variant, is_exact = chosen.variant, self._settings.determinism == "exact"
+        if is_exact and variant.batch_sizes and engine.fingerprint != variant.fingerprint:
             _log.warning("what is known of the batch sizes is outdated", model=bundle.manifest.id)
             await engine.drain()
             engine = await self._warm(bundle, device, replace(chosen, variant=replace(variant, batch_sizes=())))
-        if self._settings.determinism == "exact":
+        if is_exact:
             variant = replace(variant, batch_sizes=engine.status().batch_sizes, fingerprint=engine.fingerprint)
         if variant != known:
             await asyncio.to_thread(self._memo.keep, bundle.digest, device, pins, variant)
